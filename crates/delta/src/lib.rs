@@ -1,0 +1,5 @@
+//! The rsync algorithm in process.
+
+mod digest;
+
+pub use digest::Digest;

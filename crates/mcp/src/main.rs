@@ -1,0 +1,3 @@
+//! The `patchwire` command line.
+
+fn main() {}

@@ -1,0 +1,104 @@
+//! How values become bytes. The only file that names bincode.
+//!
+//! The encoding is bincode 2's `standard()` configuration (its specification: little-endian,
+//! variable-length integers, enum variants by index), through its native derive rather than serde,
+//! whose path ignores the limit for some types. Types elsewhere derive [`Encode`] and [`Decode`]
+//! with `#[bincode(crate = "patchwire_protocol::codec::bincode")]`.
+
+#[doc(hidden)]
+pub use bincode;
+pub use bincode::{Decode, Encode, de::Decoder, enc::Encoder};
+
+/// What [`Decode`] and [`Encode`] implementations written by hand return.
+pub mod error {
+    pub use bincode::error::{DecodeError as Decode, EncodeError as Encode};
+}
+
+/// The memory that decoding one message may reserve, in bytes, whatever lengths it announces.
+pub const MESSAGE_LIMIT: usize = 16 << 20;
+
+/// The memory that decoding one of our own state files may reserve, in bytes.
+pub const STATE_LIMIT: usize = 512 << 20;
+
+/// Why bytes are not a value.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes do not decode to a valid value.
+    #[error("malformed message")]
+    Malformed(#[source] bincode::error::DecodeError),
+    /// A value was decoded and bytes were left.
+    #[error("{trailing} bytes after the end of the message")]
+    Trailing {
+        /// How many bytes were left.
+        trailing: usize,
+    },
+}
+
+/// Encodes a value.
+///
+/// # Panics
+///
+/// Never for our own types: writing to memory cannot fail, and no `Encode` here refuses a value.
+pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
+    bincode::encode_to_vec(value, bincode::config::standard())
+        .expect("encoding to memory fails for no type of ours")
+}
+
+/// Decodes a message from a peer: untrusted bytes, at most [`MESSAGE_LIMIT`] of memory.
+///
+/// # Errors
+///
+/// [`DecodeError`] if the bytes are not exactly one valid value.
+pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, DecodeError> {
+    decode_within::<T, MESSAGE_LIMIT>(bytes)
+}
+
+/// Decodes one of our own state files, which can be large: at most [`STATE_LIMIT`] of memory.
+///
+/// # Errors
+///
+/// [`DecodeError`] if the bytes are not exactly one valid value.
+pub fn decode_state<T: Decode<()>>(bytes: &[u8]) -> Result<T, DecodeError> {
+    decode_within::<T, STATE_LIMIT>(bytes)
+}
+
+/// Makes the error that a hand-written [`Decode`] returns for a value that may not exist.
+pub fn invalid(what: impl std::fmt::Display) -> error::Decode {
+    error::Decode::OtherString(what.to_string())
+}
+
+fn decode_within<T: Decode<()>, const LIMIT: usize>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let config = bincode::config::standard().with_limit::<LIMIT>();
+    let (value, used) =
+        bincode::decode_from_slice(bytes, config).map_err(DecodeError::Malformed)?;
+    match bytes.len() - used {
+        0 => Ok(value),
+        trailing => Err(DecodeError::Trailing { trailing }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailing_bytes_are_an_error() {
+        let mut bytes = encode(&7u64);
+        assert_eq!(decode::<u64>(&bytes).unwrap(), 7);
+        bytes.push(0);
+        assert!(matches!(
+            decode::<u64>(&bytes),
+            Err(DecodeError::Trailing { trailing: 1 })
+        ));
+    }
+
+    #[test]
+    fn announced_lengths_reserve_nothing_beyond_the_limit() {
+        // A vector that announces 2^60 elements, with none present.
+        let bytes = encode(&(1u64 << 60));
+        assert!(matches!(
+            decode::<Vec<u64>>(&bytes),
+            Err(DecodeError::Malformed(_))
+        ));
+    }
+}
