@@ -7,7 +7,7 @@
 
 #[doc(hidden)]
 pub use bincode;
-pub use bincode::{Decode, Encode, de::Decoder, enc::Encoder};
+pub use bincode::{Decode, Encode, de::Decoder, enc::Encoder, impl_borrow_decode};
 
 /// What [`Decode`] and [`Encode`] implementations written by hand return.
 pub mod error {

@@ -1,7 +1,16 @@
 //! The words that developer, relay and agent speak.
+//!
+//! Values and their encoding, and, behind the feature `push`, one push as a pair of sans-IO state
+//! machines. Nothing here opens, spawns, or reads a clock.
 
 pub mod codec;
 pub mod frame;
 pub mod limits;
+#[cfg(feature = "push")]
+pub mod manifest;
 pub mod name;
+#[cfg(feature = "push")]
+pub mod operation;
+#[cfg(feature = "push")]
+pub mod path;
 pub mod version;

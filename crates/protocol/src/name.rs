@@ -70,6 +70,8 @@ impl<Context> Decode<Context> for Name {
     }
 }
 
+codec::impl_borrow_decode!(Name);
+
 #[cfg(test)]
 mod tests {
     use super::*;

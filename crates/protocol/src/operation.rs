@@ -1,0 +1,257 @@
+//! How one tree becomes another: the operations of a push.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    codec::{Decode, Encode},
+    manifest::{Entry, Manifest, ManifestEntry, ManifestError},
+    path::RelativePath,
+};
+
+/// One change to a tree. A path stands in at most one operation of a push.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[bincode(crate = "crate::codec::bincode")]
+pub enum Operation {
+    /// What stands at `path` is no longer part of the tree.
+    Delete {
+        /// A path of the base.
+        path: RelativePath,
+    },
+    /// `entry` stands at `path` from now on, whatever stood there before.
+    Put {
+        /// Any path.
+        path: RelativePath,
+        /// What stands there from now on.
+        entry: Entry,
+        /// Where a file's content comes from; [`Source::None`] for everything else.
+        source: Source,
+    },
+}
+
+/// Where the content of a file comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[bincode(crate = "crate::codec::bincode")]
+pub enum Source {
+    /// The entry has no content: a directory or a symbolic link.
+    None,
+    /// The whole content follows in the content stream, as many bytes as the file is long.
+    Whole,
+    /// An encoded delta follows in the content stream; its basis is the file at this path of the
+    /// base. It says itself where it ends.
+    Delta {
+        /// A file of the base.
+        basis: RelativePath,
+    },
+    /// The content is that of the file at this path of the base: a move, a copy, a new mode.
+    Copy {
+        /// A file of the base.
+        from: RelativePath,
+    },
+}
+
+/// Why operations don't fit the tree they are for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OperationError {
+    /// A path stands in two operations.
+    #[error("{path:?} stands in two operations of a push")]
+    Twice {
+        /// The path.
+        path: RelativePath,
+    },
+    /// A path is to be deleted that the base doesn't have.
+    #[error("{path:?} is to be deleted and is not there")]
+    NotThere {
+        /// The path.
+        path: RelativePath,
+    },
+    /// A source names what is not a file of the base.
+    #[error("{path:?} is to be made from {from:?}, which is not a file of the base")]
+    NoBasis {
+        /// The file to be made.
+        path: RelativePath,
+        /// What it was to be made from.
+        from: RelativePath,
+    },
+    /// A file without a source, or a source for what has no content.
+    #[error("{path:?} has a source that does not fit what it is")]
+    Source {
+        /// The path.
+        path: RelativePath,
+    },
+    /// The result is not a tree.
+    #[error("the operations do not give a tree")]
+    Result(#[from] ManifestError),
+}
+
+impl Operation {
+    /// The path this operation is about.
+    #[must_use]
+    pub const fn path(&self) -> &RelativePath {
+        match self {
+            Self::Delete { path } | Self::Put { path, .. } => path,
+        }
+    }
+}
+
+impl Source {
+    /// Tells whether bytes for this source stand in the content stream.
+    #[must_use]
+    pub const fn is_sent(&self) -> bool {
+        matches!(self, Self::Whole | Self::Delta { .. })
+    }
+}
+
+/// Applies `operations` to `base`. `available` is what files sources may name: `base` itself, or
+/// what lies on the disk where nothing was ever committed.
+///
+/// # Errors
+///
+/// [`OperationError`] if an operation contradicts the trees or another operation.
+pub fn apply(
+    base: &Manifest,
+    available: &Manifest,
+    operations: &[Operation],
+) -> Result<Manifest, OperationError> {
+    let mut changes = BTreeMap::new();
+    for operation in operations {
+        let path = operation.path();
+        let entry = match operation {
+            Operation::Delete { .. } => {
+                if base.get(path).is_none() {
+                    return Err(OperationError::NotThere { path: path.clone() });
+                }
+                None
+            }
+            Operation::Put { entry, source, .. } => {
+                check_source(path, entry, source, available)?;
+                Some(entry)
+            }
+        };
+        if changes.insert(path, entry).is_some() {
+            return Err(OperationError::Twice { path: path.clone() });
+        }
+    }
+    let kept = base
+        .entries()
+        .iter()
+        .filter(|entry| !changes.contains_key(&entry.path))
+        .cloned();
+    let put = changes.iter().filter_map(|(path, entry)| {
+        Some(ManifestEntry {
+            path: (*path).clone(),
+            entry: (*entry)?.clone(),
+        })
+    });
+    Ok(Manifest::from_unsorted(kept.chain(put).collect())?)
+}
+
+fn check_source(
+    path: &RelativePath,
+    entry: &Entry,
+    source: &Source,
+    available: &Manifest,
+) -> Result<(), OperationError> {
+    let from = match (entry, source) {
+        (Entry::File { .. }, Source::Whole)
+        | (Entry::Directory { .. } | Entry::Symlink { .. }, Source::None) => return Ok(()),
+        (Entry::File { .. }, Source::Delta { basis: from } | Source::Copy { from }) => from,
+        _ => return Err(OperationError::Source { path: path.clone() }),
+    };
+    match (available.get(from), source) {
+        (Some(Entry::File { .. }), Source::Delta { .. }) => Ok(()),
+        (Some(Entry::File { len, digest, .. }), _) if matches!(entry, Entry::File { len: l, digest: d, .. } if l == len && d == digest) => {
+            Ok(())
+        }
+        _ => Err(OperationError::NoBasis {
+            path: path.clone(),
+            from: from.clone(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::tests::{directory, file, path};
+
+    fn put(entry: ManifestEntry, source: Source) -> Operation {
+        Operation::Put {
+            path: entry.path,
+            entry: entry.entry,
+            source,
+        }
+    }
+
+    fn tree(entries: Vec<ManifestEntry>) -> Manifest {
+        Manifest::from_unsorted(entries).unwrap()
+    }
+
+    #[test]
+    fn every_kind_of_change_in_one_push() {
+        let base = tree(vec![
+            directory("d"),
+            file("d/x", "x"),
+            file("gone", "1"),
+            file("f", "f"),
+        ]);
+        let moved = put(file("moved", "1"), Source::Copy { from: path("gone") });
+        let operations = vec![
+            Operation::Delete { path: path("gone") },
+            Operation::Delete { path: path("d/x") },
+            put(file("d", "now a file"), Source::Whole),
+            put(directory("f"), Source::None),
+            put(file("f/g", "delta"), Source::Delta { basis: path("f") }),
+            moved,
+        ];
+        assert_eq!(
+            apply(&base, &base, &operations).unwrap(),
+            tree(vec![
+                file("d", "now a file"),
+                directory("f"),
+                file("f/g", "delta"),
+                file("moved", "1")
+            ])
+        );
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let base = tree(vec![directory("d"), file("d/x", "x")]);
+        let refused = |operations: Vec<Operation>| apply(&base, &base, &operations).unwrap_err();
+        let delete = |at: &str| Operation::Delete { path: path(at) };
+        assert!(matches!(
+            refused(vec![delete("no")]),
+            OperationError::NotThere { .. }
+        ));
+        assert!(matches!(
+            refused(vec![delete("d/x"), put(file("d/x", ""), Source::Whole)]),
+            OperationError::Twice { .. }
+        ));
+        assert!(matches!(
+            refused(vec![delete("d")]),
+            OperationError::Result(_)
+        ));
+        assert!(matches!(
+            refused(vec![put(
+                file("y", "y"),
+                Source::Copy { from: path("d/x") }
+            )]),
+            OperationError::NoBasis { .. }
+        ));
+        assert!(matches!(
+            refused(vec![put(
+                file("y", "y"),
+                Source::Delta { basis: path("d") }
+            )]),
+            OperationError::NoBasis { .. }
+        ));
+        assert!(matches!(
+            refused(vec![put(file("y", "y"), Source::None)]),
+            OperationError::Source { .. }
+        ));
+        assert!(matches!(
+            refused(vec![put(directory("e"), Source::Whole)]),
+            OperationError::Source { .. }
+        ));
+    }
+}
