@@ -8,6 +8,7 @@ pub mod frame;
 pub mod limits;
 #[cfg(feature = "push")]
 pub mod manifest;
+pub mod message;
 pub mod name;
 #[cfg(feature = "push")]
 pub mod operation;

@@ -1,0 +1,3 @@
+//! The messages, one module per conversation.
+
+pub mod relay;
