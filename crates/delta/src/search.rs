@@ -212,6 +212,8 @@ impl<'s> Search<'s> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{BlockSize, Seed, SignatureOptions};
 
@@ -280,6 +282,43 @@ mod tests {
         assert_eq!(matches(&basis, &alone), [(1, end)]);
     }
 
+    proptest! {
+        /// The smallest windows that decide anything, slid as far as they can be, find the same.
+        #[test]
+        fn what_is_found_does_not_depend_on_the_windows(
+            changes in prop::collection::vec((0usize..BLOCK * 60, 0usize..BLOCK * 3), 0..8),
+            step in 1usize..BLOCK * 4,
+        ) {
+            let basis = noise(BLOCK * 60 + 9, 5);
+            let mut target = basis.clone();
+            for (at, len) in changes {
+                let at = at.min(target.len());
+                let end = target.len().min(at + len);
+                target.splice(at..end, noise(len / BLOCK * BLOCK, at as u64));
+            }
+            prop_assert_eq!(matches_in_windows(&basis, &target, step), matches(&basis, &target));
+        }
+    }
+
+    fn matches_in_windows(basis: &[u8], target: &[u8], step: usize) -> Vec<(usize, u64)> {
+        let signature = signature(basis);
+        let mut search = Search::new(&signature);
+        let mut all = Vec::new();
+        let (mut start, mut end) = (0, 0);
+        loop {
+            end = target.len().min(end + step);
+            while let Some(found) = search.next_match(&target[start..end], end == target.len()) {
+                all.push((start + found.at, found.offset));
+            }
+            if end == target.len() {
+                return all;
+            }
+            let searched = search.position();
+            search.advance_window(searched);
+            start += searched;
+        }
+    }
+
     /// Every window of the target has the weak hash of many different blocks of the basis.
     #[test]
     fn false_alarms_are_bounded() {
@@ -304,5 +343,13 @@ mod tests {
             "the input is hostile"
         );
         assert!(search.false_alarms <= allowed + BLOCK as u64);
+
+        let whole = search.false_alarms;
+        let mut search = Search::new(&signature);
+        assert_eq!(search.next_match(&target[..1 << 20], false), None);
+        let searched = search.position();
+        search.advance_window(searched);
+        assert_eq!(search.next_match(&target[searched..], true), None);
+        assert_eq!(search.false_alarms, whole, "the windows don't matter");
     }
 }

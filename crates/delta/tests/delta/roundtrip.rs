@@ -102,6 +102,8 @@ proptest! {
 fn long_targets_stream_as_they_are() {
     let basis = noise(3 << 20, 1);
     let mut target = basis.clone();
+    // Between two blocks, which stay neighbours in the basis.
+    target.splice(65_536..65_536, *b"inserted");
     target.splice(700_000..700_100, noise(400_000, 2));
     target.splice(2_000_000..2_000_000, basis[..300_001].to_vec());
     for at in (2_400_000..3_000_000).step_by(5003) {
@@ -109,6 +111,8 @@ fn long_targets_stream_as_they_are() {
     }
     for block_size in [64, 2048, 65_536] {
         let signature = signature(&basis, block_size);
+        let read = Signature::read(&basis[..], 0, options(block_size)).unwrap();
+        assert_eq!(read, signature);
         let delta = diff(&signature, &target);
         let mut encoded = Vec::new();
         diff_read(&signature, &target[..], &mut encoded).unwrap();
