@@ -118,7 +118,7 @@ impl<'t> Delta<'t> {
 
     /// Decodes a delta from input that need not be trusted.
     ///
-    /// Memory: at most eleven times the length of `bytes`, for the smallest operations.
+    /// Memory: the operations, at worst, where they are the smallest, 24 times the length of `bytes`.
     ///
     /// # Errors
     ///
