@@ -1,1 +1,7 @@
 //! Placeholder crate root, replaced as the crate is built.
+
+pub mod guard;
+pub mod output;
+pub mod process;
+pub mod ready;
+pub mod supervisor;
