@@ -1,5 +1,6 @@
 //! Placeholder crate root, replaced as the crate is built.
 
+pub mod app;
 pub mod guard;
 pub mod output;
 pub mod process;

@@ -32,9 +32,6 @@ pub enum NotPaused {
         /// How long they were waited for.
         waited: Duration,
     },
-    /// The group could not be told to stop.
-    #[error("the app's processes cannot be stopped")]
-    Signal(#[source] io::Error),
     /// Whether they stopped cannot be seen.
     #[error("the app's processes cannot be looked at in /proc")]
     Unseen(#[source] io::Error),
@@ -86,13 +83,12 @@ impl Group {
         self.signal(Signal::CONT)
     }
 
-    /// Stops every member and waits until all are stopped, at most for `patience`.
+    /// Waits until every member is stopped, after STOP was sent, at most for `patience`.
     ///
     /// # Errors
     ///
     /// [`NotPaused`]; whatever could be stopped stays so until it gets CONT.
-    pub async fn pause(self, patience: Duration) -> Result<(), NotPaused> {
-        self.signal(Signal::STOP).map_err(NotPaused::Signal)?;
+    pub async fn stopped(self, patience: Duration) -> Result<(), NotPaused> {
         let mut running = Vec::new();
         let all_stopped = async {
             let mut tick = tokio::time::interval(POLL_STOPPED);
