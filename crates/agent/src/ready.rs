@@ -113,32 +113,31 @@ async fn attempts(check: &ReadyCheck, surroundings: Surroundings<'_>, last: &mut
 }
 
 async fn attempt(check: &ReadyCheck, surroundings: Surroundings<'_>) -> Result<(), String> {
-    let network = async {
-        match check {
-            ReadyCheck::Http(url) => http(url).await,
-            ReadyCheck::Tcp(port) => {
-                let loopback = [
-                    SocketAddr::from((Ipv4Addr::LOCALHOST, *port)),
-                    SocketAddr::from((Ipv6Addr::LOCALHOST, *port)),
-                ];
-                let connected = connect(&loopback[..]).await;
-                connected
-                    .map(drop)
-                    .map_err(|error| format!("port {port}: {error}"))
-            }
-            ReadyCheck::Command(_) | ReadyCheck::Alive(_) => Ok(()),
-        }
-    };
     match check {
-        ReadyCheck::Http(_) | ReadyCheck::Tcp(_) => tokio::time::timeout(ATTEMPT, network)
-            .await
-            .unwrap_or_else(|_| Err(format!("no answer within {ATTEMPT:?}"))),
-        ReadyCheck::Command(command) => self::command(command, surroundings).await,
+        ReadyCheck::Http(url) => in_time(http(url)).await,
+        ReadyCheck::Tcp(port) => in_time(tcp(*port)).await,
+        ReadyCheck::Command(text) => command(text, surroundings).await,
         ReadyCheck::Alive(duration) => {
             tokio::time::sleep(*duration).await;
             Ok(())
         }
     }
+}
+
+async fn in_time(answer: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    let answer = tokio::time::timeout(ATTEMPT, answer).await;
+    answer.unwrap_or_else(|_| Err(format!("no answer within {ATTEMPT:?}")))
+}
+
+async fn tcp(port: u16) -> Result<(), String> {
+    let loopback = [
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+    ];
+    let connected = connect(&loopback[..]).await;
+    connected
+        .map(drop)
+        .map_err(|error| format!("port {port}: {error}"))
 }
 
 async fn http(url: &HttpUrl) -> Result<(), String> {
