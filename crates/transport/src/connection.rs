@@ -21,7 +21,7 @@ use crate::{
     endpoint,
     identity::Pin,
     inner::{HANDSHAKE_TIMEOUT, HandshakeError, IncomingStream, InnerStream},
-    link::{DeploymentLink, LinkError},
+    link::{DeploymentLink, LinkError, RelayLink},
     stream::{FrameReader, FrameWriter, ReceiveError, SendError, receive_header},
     tls,
 };
@@ -349,7 +349,7 @@ async fn attach(
             Inner::Agent(Arc::new(tls::inner_server(credentials))),
         ),
     };
-    let (endpoint, connection) = dial(relay.address(), relay.pin(), streams).await?;
+    let (endpoint, connection) = dial(relay, streams).await?;
 
     let lost = |error: ConnectionError| ConnectError::Lost(error.into());
     let (send, recv) = connection.open_bi().await.map_err(lost)?;
@@ -396,12 +396,16 @@ async fn attach(
     }
 }
 
-/// Makes a connection to the first of the host's addresses that answers with the right key.
-async fn dial(
-    address: &Address,
-    pin: Pin,
-    streams: u32,
-) -> Result<(Endpoint, Connection), ConnectError> {
+/// Makes a connection to the first of the host's addresses that answers with the link's key, on which
+/// nothing was said yet and the relay may open this many streams.
+///
+/// [`RelayConnection::connect`] does this and attaches. By itself it is of use to tests of a relay.
+///
+/// # Errors
+///
+/// [`ConnectError`], as far as it is about reaching the relay.
+pub async fn dial(relay: &RelayLink, streams: u32) -> Result<(Endpoint, Connection), ConnectError> {
+    let (address, pin) = (relay.address(), relay.pin());
     let resolve = |source| ConnectError::Resolve {
         address: address.clone(),
         source,

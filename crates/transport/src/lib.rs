@@ -40,7 +40,7 @@ mod tls;
 
 pub use address::{Address, AddressError};
 pub use backoff::Backoff;
-pub use connection::{ConnectError, Disconnected, OpenError, RelayConnection};
+pub use connection::{ConnectError, Disconnected, OpenError, RelayConnection, dial};
 pub use credentials::{Credentials, DeploymentId, verify_hello};
 pub use identity::{IdentityError, Pin, RelayIdentity};
 pub use inner::{HandshakeError, IncomingStream, InnerStream, Traffic};

@@ -127,6 +127,11 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.stream.shutdown().await
     }
 
+    /// The stream itself, to ask about it.
+    pub const fn get_ref(&self) -> &W {
+        &self.stream
+    }
+
     /// The stream, after which nothing is written as a frame.
     pub fn into_inner(self) -> W {
         self.stream
