@@ -18,6 +18,7 @@
 
 mod auth;
 mod config;
+mod peer;
 mod pipe;
 mod router;
 mod server;

@@ -47,7 +47,7 @@ pub enum SendError {
     TooLarge(#[from] FrameError),
 }
 
-/// Reads messages from a stream. Holds one frame and [`READ`] bytes at most.
+/// Reads messages from a stream. Holds one frame and 16 KiB at most.
 #[derive(Debug)]
 pub struct FrameReader<R> {
     stream: R,

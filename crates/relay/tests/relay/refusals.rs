@@ -11,7 +11,7 @@ use crate::common::{PATIENCE, RawPeer, TestRelay, agent, developer, greet, mint,
 async fn refused(link: &DeploymentLink) -> ConnectError {
     RelayConnection::connect(link, Role::Developer, "ana", PATIENCE)
         .await
-        .unwrap_err()
+        .expect_err("the relay refuses")
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What streams carry, and how they end.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use patchwire_protocol::{
     limits,
@@ -19,11 +19,15 @@ struct Recording(Mutex<Vec<u8>>);
 
 impl Tap for Recording {
     fn carried(&self, _: Direction, bytes: &[u8]) {
-        self.0.lock().unwrap().extend(bytes);
+        self.recorded().extend(bytes);
     }
 }
 
 impl Recording {
+    fn recorded(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().expect("no test panics while it holds it")
+    }
+
     fn relay() -> (TestRelay, Arc<Self>) {
         let recording = Arc::new(Self::default());
         let tap = Arc::clone(&recording);
@@ -34,12 +38,12 @@ impl Recording {
     }
 
     fn holds(&self, bytes: &[u8]) -> bool {
-        let recorded = self.0.lock().unwrap();
+        let recorded = self.recorded();
         recorded.windows(bytes.len()).any(|window| window == bytes)
     }
 
     fn len(&self) -> usize {
-        self.0.lock().unwrap().len()
+        self.recorded().len()
     }
 }
 
