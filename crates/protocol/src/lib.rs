@@ -3,6 +3,8 @@
 //! Values and their encoding, and, behind the feature `push`, one push as a pair of sans-IO state
 //! machines. Nothing here opens, spawns, or reads a clock.
 
+#[cfg(feature = "push")]
+pub mod app;
 pub mod codec;
 pub mod frame;
 pub mod limits;
@@ -14,4 +16,6 @@ pub mod name;
 pub mod operation;
 #[cfg(feature = "push")]
 pub mod path;
+#[cfg(feature = "push")]
+pub mod session;
 pub mod version;

@@ -1,3 +1,9 @@
 //! The messages, one module per conversation.
 
+#[cfg(feature = "push")]
+pub mod inner;
+#[cfg(feature = "push")]
+pub mod push;
 pub mod relay;
+#[cfg(feature = "push")]
+pub mod status;

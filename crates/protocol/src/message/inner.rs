@@ -1,0 +1,167 @@
+//! What developer and agent say to each other inside their inner session.
+//!
+//! The agent speaks first, with a [`Greeting`]. The developer's first message says what the stream
+//! is for: [`DeveloperMessage::Push`], [`DeveloperMessage::Status`] or [`DeveloperMessage::Logs`].
+//! Every message is one frame (see [`crate::frame`]); its body is the variant's index as a
+//! variable-length integer (one byte here), then the fields in order.
+
+use patchwire_delta::Digest;
+
+use super::{
+    push::{Answer, Phase, Push},
+    status::{LogLine, LogsRequest, Status},
+};
+use crate::{
+    codec::{self, Decode, Decoder, Encode, Encoder},
+    limits,
+    manifest::ManifestEntry,
+    operation::Operation,
+    path::RelativePath,
+};
+
+/// A digest on the wire: its 32 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireDigest(pub Digest);
+
+impl Encode for WireDigest {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), codec::error::Encode> {
+        self.0.as_bytes().encode(encoder)
+    }
+}
+
+impl<Context> Decode<Context> for WireDigest {
+    fn decode<D: Decoder<Context = Context>>(
+        decoder: &mut D,
+    ) -> Result<Self, codec::error::Decode> {
+        Ok(Self(Digest::from_bytes(<[u8; 32]>::decode(decoder)?)))
+    }
+}
+
+codec::impl_borrow_decode!(WireDigest);
+
+/// A text that a person or a program wrote: at most [`limits::TEXT`] bytes of UTF-8.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
+#[bincode(crate = "crate::codec::bincode")]
+pub struct Text(String);
+
+impl Text {
+    /// Takes a text, and cuts it at a character when it is over [`limits::TEXT`].
+    #[must_use]
+    pub fn cut(text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        text.truncate(text.floor_char_boundary(limits::TEXT));
+        Self(text)
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<Context> Decode<Context> for Text {
+    fn decode<D: Decoder<Context = Context>>(
+        decoder: &mut D,
+    ) -> Result<Self, codec::error::Decode> {
+        let text = String::decode(decoder)?;
+        if text.len() > limits::TEXT {
+            return Err(codec::invalid(format_args!(
+                "a text of {} bytes",
+                text.len()
+            )));
+        }
+        Ok(Self(text))
+    }
+}
+
+codec::impl_borrow_decode!(Text);
+
+/// What the agent says first on every stream.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[bincode(crate = "crate::codec::bincode")]
+pub struct Greeting {
+    /// The agent's name, its host's by default.
+    pub name: Text,
+    /// A random number of the agent's state: another one means that what it had is lost.
+    pub epoch: u64,
+    /// The root of what it last committed.
+    pub root: Option<WireDigest>,
+    /// The agent's clock, in milliseconds since 1970.
+    pub clock_ms: u64,
+}
+
+/// What a developer says to an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[bincode(crate = "crate::codec::bincode")]
+pub enum DeveloperMessage {
+    /// 0: a push begins, or begins again from another base.
+    Push(Box<Push>),
+    /// 1: the next of its operations, at most [`limits::BATCH`].
+    Operations(Vec<Operation>),
+    /// 2: the next piece of its content stream, at most [`limits::CONTENT_PART`] bytes: one zstd
+    /// stream of what every operation that [`is_sent`](crate::operation::Source::is_sent) sends,
+    /// in their order.
+    Content(Vec<u8>),
+    /// 3: the content stream is whole.
+    ContentEnd,
+    /// 4: asks for signatures of files that were offered, at most [`limits::SIGNATURES`].
+    Sign(Vec<RelativePath>),
+    /// 5: the push is called off. Nothing of it stays.
+    Abort,
+    /// 6: asks how the agent and its app are.
+    Status,
+    /// 7: asks for lines of the app's output.
+    Logs(LogsRequest),
+}
+
+/// What an agent says to a developer.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[bincode(crate = "crate::codec::bincode")]
+pub enum AgentMessage {
+    /// 0: first on every stream.
+    Greeting(Greeting),
+    /// 1: the push's base isn't what stands here; this many [`AgentMessage::Entries`] say what does.
+    Rebase(Rebase),
+    /// 2: the next entries of what stands here, sorted by path, at most [`limits::BATCH`].
+    Entries(Vec<ManifestEntry>),
+    /// 3: the next part of a signature that was asked for.
+    Signature(SignaturePart),
+    /// 4: the push has come so far. Also sent again while one phase lasts, so that silence means
+    /// a lost agent.
+    Progress(Phase),
+    /// 5: how the push ended.
+    Answer(Box<Answer>),
+    /// 6: how the agent and its app are.
+    Status(Box<Status>),
+    /// 7: the next lines of the app's output.
+    LogLines(Vec<LogLine>),
+    /// 8: what was said makes no sense here; the stream ends.
+    Misunderstood(Text),
+}
+
+/// What the agent has, when it isn't what a push was planned for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[bincode(crate = "crate::codec::bincode")]
+pub struct Rebase {
+    /// The agent's epoch.
+    pub epoch: u64,
+    /// Whether the entries are what a push committed here (with what drifted as it is now), or only
+    /// what lies on the disk, good as a basis and not ours to delete.
+    pub managed: bool,
+    /// How many entries follow, at most [`limits::ENTRIES`].
+    pub entries: u64,
+}
+
+/// A piece of an encoded signature.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[bincode(crate = "crate::codec::bincode")]
+pub struct SignaturePart {
+    /// Which of the paths in [`DeveloperMessage::Sign`], in their order.
+    pub index: u32,
+    /// The bytes, at most [`limits::CONTENT_PART`]. A file that can't be signed (it is gone) has
+    /// one part without bytes.
+    pub bytes: Vec<u8>,
+    /// Whether this is the signature's last part.
+    pub last: bool,
+}

@@ -1,0 +1,684 @@
+//! The agent's end of one push.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    app::AppState,
+    limits,
+    manifest::{Entry, ManifestEntry},
+    message::{
+        inner::{AgentMessage, DeveloperMessage, Rebase, SignaturePart, Text, WireDigest},
+        push::{
+            AgentTimings, Answer, Base, ConflictWith, Failure, FailureCode, Phase, Push, PushStatus,
+        },
+    },
+    operation::Operation,
+    path::RelativePath,
+};
+
+/// How often an agent that works says so.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// What the shell tells the machine.
+#[derive(Debug)]
+pub enum Input {
+    /// The developer said this.
+    Message(DeveloperMessage),
+    /// The answer to [`Output::Judge`].
+    Judged(Verdict),
+    /// The next part of a signature, in the order of [`Output::Sign`]'s paths.
+    Signed(SignaturePart),
+    /// Staging has ended, and [`Output::Content`] is of no more use.
+    Staged(Result<(), StageFailure>),
+    /// The answer to [`Output::Commit`].
+    Committed(Result<Committed, Failure>),
+    /// The answer to [`Output::Reload`].
+    Reloaded(Reloaded),
+    /// The answer to [`Output::RollBack`].
+    RolledBack(RolledBack),
+}
+
+/// What becomes of a push, by its header and what stands here.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Its base is what stands here.
+    Accept,
+    /// It isn't; this does.
+    Rebase(Offer),
+    /// There is an answer already: the push came before, or is refused, or changes nothing.
+    Answer(Box<Answer>),
+}
+
+/// What stands here, for a push to be planned again.
+#[derive(Debug)]
+pub struct Offer {
+    /// The epoch of the state.
+    pub epoch: u64,
+    /// See [`Rebase::managed`].
+    pub managed: bool,
+    /// The entries, sorted by path.
+    pub entries: Vec<ManifestEntry>,
+}
+
+/// Why a push was not staged.
+#[derive(Debug)]
+pub enum StageFailure {
+    /// What stands here is not what the operations were made for; this is.
+    Basis(Offer),
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// A commit.
+#[derive(Debug)]
+pub struct Committed {
+    /// The epoch of the state.
+    pub epoch: u64,
+    /// The root that stands now.
+    pub root: WireDigest,
+    /// Whether there is an earlier healthy tree to go back to.
+    pub can_roll_back: bool,
+    /// Managed paths that someone changed here.
+    pub drift: Vec<RelativePath>,
+    /// What else the developer should know.
+    pub warnings: Vec<Text>,
+    /// How long it took, in microseconds.
+    pub commit_us: u64,
+}
+
+/// What a reload came to.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// Whether the readiness check saw the new code start, or why the app isn't ready.
+    pub outcome: Result<bool, Failure>,
+    /// The app, where there is one.
+    pub app: Option<AppState>,
+    /// The app's last lines since the reload.
+    pub log_tail: Vec<Text>,
+    /// How long the reload took, in microseconds.
+    pub reload_us: u64,
+    /// How long it took to be ready, in microseconds.
+    pub ready_us: u64,
+}
+
+/// What going back came to.
+#[derive(Debug)]
+pub struct RolledBack {
+    /// The root that stands now, and what went wrong on the way, if anything.
+    pub root: Option<WireDigest>,
+    /// Why the previous tree could not be brought back, or is not healthy either.
+    pub problem: Option<Failure>,
+    /// The app, where there is one.
+    pub app: Option<AppState>,
+}
+
+/// What the machine wants of the shell.
+#[derive(Debug, PartialEq)]
+pub enum Output {
+    /// Say this to the developer.
+    Send(AgentMessage),
+    /// Say what becomes of this push, with [`Input::Judged`], before reading another message.
+    Judge(Box<Push>),
+    /// Sign these files of what was offered, with [`Input::Signed`] for each.
+    Sign(Vec<RelativePath>),
+    /// Begin to stage this push; its content follows as [`Output::Content`]. Ends with
+    /// [`Input::Staged`].
+    Stage(Box<Push>, Vec<Operation>),
+    /// The next piece of the content stream.
+    Content(Vec<u8>),
+    /// The content stream is whole.
+    ContentEnd,
+    /// Throw away what is staged.
+    Discard,
+    /// Put the staged tree in place (a restarted app ends first), with [`Input::Committed`].
+    Commit,
+    /// Reload the app and wait until it is ready, with [`Input::Reloaded`].
+    Reload,
+    /// Bring the previous tree back and the app on it, with [`Input::RolledBack`].
+    RollBack,
+    /// Keep this answer, so that the same push sent again is answered and not applied.
+    Record(Box<Answer>),
+    /// Nothing more will come of this push; end the stream once what was sent is written.
+    Finished,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A push is expected.
+    Idle,
+    /// The shell compares the push's base.
+    Judging(Box<Push>),
+    /// Operations are expected.
+    Operations {
+        push: Box<Push>,
+        operations: Vec<Operation>,
+        path_bytes: u64,
+    },
+    /// Files are being built. `open` until the content stream has ended.
+    Staging { push: Box<Push>, open: bool },
+    /// What stands here was offered. What comes of the former attempt is dropped until the push
+    /// begins again or signatures are asked for.
+    Offered { push: Box<Push> },
+    /// Signatures are being made.
+    Signing { push: Box<Push>, left: usize },
+    /// The tree is being exchanged.
+    Committing { push: Box<Push> },
+    /// The app is being reloaded on the new tree.
+    Reloading {
+        push: Box<Push>,
+        committed: Committed,
+    },
+    /// The previous tree is coming back.
+    RollingBack {
+        push: Box<Push>,
+        committed: Committed,
+        reloaded: Reloaded,
+        why: Failure,
+    },
+    /// It is over.
+    Finished,
+}
+
+/// The agent's end of one push. See the [module](self) and [`crate::session`].
+#[derive(Debug)]
+pub struct Receiver {
+    state: State,
+    outputs: VecDeque<Output>,
+    timeout: Option<Instant>,
+    rebases: u32,
+}
+
+impl Receiver {
+    /// Begins, with nothing heard yet.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            state: State::Idle,
+            outputs: VecDeque::new(),
+            timeout: Some(now + limits::STALL),
+            rebases: 0,
+        }
+    }
+
+    /// Takes an input.
+    pub fn handle_input(&mut self, input: Input, now: Instant) {
+        let state = mem::replace(&mut self.state, State::Finished);
+        self.state = match (state, input) {
+            (state, Input::Message(message)) => self.handle_message(state, message),
+            (State::Judging(push), Input::Judged(verdict)) => self.judged(push, verdict),
+            (State::Signing { push, left }, Input::Signed(part)) => {
+                let left = left - usize::from(part.last);
+                self.send(AgentMessage::Signature(part));
+                match left {
+                    0 => State::Offered { push },
+                    left => State::Signing { push, left },
+                }
+            }
+            (State::Staging { push, open }, Input::Staged(result)) => {
+                self.staged(push, open, result)
+            }
+            (State::Committing { push }, Input::Committed(result)) => match result {
+                Ok(committed) => {
+                    self.send(AgentMessage::Progress(Phase::Reloading));
+                    self.outputs.push_back(Output::Reload);
+                    State::Reloading { push, committed }
+                }
+                Err(failure) => self.refuse(&push, failure),
+            },
+            (State::Reloading { push, committed }, Input::Reloaded(reloaded)) => {
+                self.reloaded(push, committed, reloaded)
+            }
+            (
+                State::RollingBack {
+                    push,
+                    committed,
+                    reloaded,
+                    why,
+                },
+                Input::RolledBack(rolled_back),
+            ) => self.rolled_back(&push, committed, reloaded, &why, rolled_back),
+            // Work that was asked for before the push ended otherwise.
+            (state, _) => state,
+        };
+        self.timeout = match self.state {
+            State::Finished => None,
+            State::Idle
+            | State::Operations { .. }
+            | State::Staging { open: true, .. }
+            | State::Offered { .. } => Some(now + limits::STALL),
+            State::Judging(_)
+            | State::Staging { open: false, .. }
+            | State::Signing { .. }
+            | State::Committing { .. }
+            | State::Reloading { .. }
+            | State::RollingBack { .. } => Some(now + HEARTBEAT),
+        };
+    }
+
+    /// Takes the time, once it is [`poll_timeout`](Self::poll_timeout)'s.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.timeout.is_none_or(|timeout| now < timeout) {
+            return;
+        }
+        let phase = match &self.state {
+            State::Finished => return,
+            State::Idle => {
+                self.misunderstood("no push came".to_owned());
+                self.state = State::Finished;
+                self.timeout = None;
+                return;
+            }
+            State::Operations { push, .. }
+            | State::Staging { push, open: true }
+            | State::Offered { push } => {
+                let push = push.clone();
+                let what = format!("nothing came for {} s", limits::STALL.as_secs());
+                self.state = self.refuse(&push, Failure::new(FailureCode::Stalled, what));
+                self.timeout = None;
+                return;
+            }
+            State::Judging(_) => Phase::Queued,
+            State::Staging { open: false, .. } | State::Signing { .. } => Phase::Staging,
+            State::Committing { .. } => Phase::Committing,
+            State::Reloading { .. } => Phase::Reloading,
+            State::RollingBack { .. } => Phase::RollingBack,
+        };
+        self.send(AgentMessage::Progress(phase));
+        self.timeout = Some(now + HEARTBEAT);
+    }
+
+    /// The next thing the shell has to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        self.timeout
+    }
+
+    /// Tells whether the tree may already have changed, so that the push has to be carried to its
+    /// end although nobody listens any more.
+    #[must_use]
+    pub const fn is_applying(&self) -> bool {
+        match self.state {
+            State::Committing { .. } | State::Reloading { .. } | State::RollingBack { .. } => true,
+            State::Idle
+            | State::Judging(_)
+            | State::Operations { .. }
+            | State::Staging { .. }
+            | State::Offered { .. }
+            | State::Signing { .. }
+            | State::Finished => false,
+        }
+    }
+
+    fn handle_message(&mut self, state: State, message: DeveloperMessage) -> State {
+        match (state, message) {
+            (State::Finished, _) => State::Finished,
+            (State::Idle, DeveloperMessage::Push(push)) => self.begin(push),
+            (State::Offered { push: former }, DeveloperMessage::Push(push)) => {
+                let same = push.push_id == former.push_id
+                    && push.client == former.client
+                    && push.target == former.target;
+                if same {
+                    self.begin(push)
+                } else {
+                    self.misunderstood("a push began again as another".to_owned())
+                }
+            }
+            (State::Offered { push }, DeveloperMessage::Sign(paths)) => {
+                if paths.is_empty() || paths.len() > limits::SIGNATURES {
+                    let count = paths.len();
+                    return self.misunderstood(format!("signatures of {count} files asked for"));
+                }
+                let left = paths.len();
+                self.outputs.push_back(Output::Sign(paths));
+                State::Signing { push, left }
+            }
+            // What was on its way when the base was refused.
+            (
+                State::Offered { push },
+                DeveloperMessage::Operations(_)
+                | DeveloperMessage::Content(_)
+                | DeveloperMessage::ContentEnd,
+            ) => State::Offered { push },
+            (
+                State::Operations {
+                    push,
+                    operations,
+                    path_bytes,
+                },
+                DeveloperMessage::Operations(more),
+            ) => self.take_operations(push, operations, path_bytes, more),
+            (State::Staging { push, open: true }, DeveloperMessage::Content(bytes)) => {
+                if bytes.len() > limits::CONTENT_PART {
+                    return self.misunderstood(format!("{} bytes of content", bytes.len()));
+                }
+                self.outputs.push_back(Output::Content(bytes));
+                State::Staging { push, open: true }
+            }
+            (State::Staging { push, open: true }, DeveloperMessage::ContentEnd) => {
+                self.outputs.push_back(Output::ContentEnd);
+                State::Staging { push, open: false }
+            }
+            (
+                State::Operations { push, .. }
+                | State::Offered { push }
+                | State::Judging(push)
+                | State::Signing { push, .. }
+                | State::Staging { push, .. },
+                DeveloperMessage::Abort,
+            ) => self.refuse(
+                &push,
+                Failure::new(FailureCode::Aborted, "the push was called off"),
+            ),
+            // Too late: it is being applied.
+            (
+                state @ (State::Committing { .. }
+                | State::Reloading { .. }
+                | State::RollingBack { .. }),
+                DeveloperMessage::Abort,
+            ) => state,
+            (
+                state @ (State::Committing { .. }
+                | State::Reloading { .. }
+                | State::RollingBack { .. }),
+                _,
+            ) => {
+                // A developer that talks on can't stop what is being applied, nor is it listened to.
+                state
+            }
+            (_, message) => self.misunderstood(format!("{} was not expected", kind(&message))),
+        }
+    }
+
+    fn begin(&mut self, push: Box<Push>) -> State {
+        if push.operations > limits::ENTRIES {
+            let failure = Failure::new(
+                FailureCode::Invalid,
+                format!(
+                    "{} operations, the most is {}",
+                    push.operations,
+                    limits::ENTRIES
+                ),
+            );
+            return self.refuse(&push, failure);
+        }
+        if push.base == Base::Unknown && push.operations > 0 {
+            let failure = Failure::new(FailureCode::Invalid, "operations without a base");
+            return self.refuse(&push, failure);
+        }
+        self.outputs.push_back(Output::Judge(push.clone()));
+        State::Judging(push)
+    }
+
+    fn judged(&mut self, push: Box<Push>, verdict: Verdict) -> State {
+        match verdict {
+            Verdict::Accept => self.take_operations(push, Vec::new(), 0, Vec::new()),
+            Verdict::Rebase(offer) => self.offer(push, offer),
+            Verdict::Answer(answer) => {
+                self.send(AgentMessage::Answer(answer));
+                self.outputs.push_back(Output::Finished);
+                State::Finished
+            }
+        }
+    }
+
+    fn offer(&mut self, push: Box<Push>, offer: Offer) -> State {
+        self.rebases += 1;
+        if self.rebases > limits::REBASES {
+            let failure = Failure::new(
+                FailureCode::Unsettled,
+                format!(
+                    "what stands here changed {} times during the push",
+                    self.rebases
+                ),
+            );
+            return self.refuse(&push, failure);
+        }
+        let Offer {
+            epoch,
+            managed,
+            entries,
+        } = offer;
+        let rebase = Rebase {
+            epoch,
+            managed,
+            entries: entries.len() as u64,
+        };
+        self.send(AgentMessage::Rebase(rebase));
+        for batch in entries.chunks(limits::BATCH) {
+            self.send(AgentMessage::Entries(batch.to_vec()));
+        }
+        State::Offered { push }
+    }
+
+    fn take_operations(
+        &mut self,
+        push: Box<Push>,
+        mut operations: Vec<Operation>,
+        mut path_bytes: u64,
+        more: Vec<Operation>,
+    ) -> State {
+        if more.len() > limits::BATCH {
+            return self.misunderstood(format!("{} operations in one message", more.len()));
+        }
+        for operation in &more {
+            path_bytes += operation.path().as_bytes().len() as u64;
+            if let Operation::Put {
+                path,
+                entry: Entry::Symlink { target },
+                ..
+            } = operation
+                && !push.links_may_leave
+                && target.leaves_root(path)
+            {
+                let failure = Failure::new(
+                    FailureCode::LinkLeavesRoot,
+                    format!("the symbolic link {path:?} leaves the root: it points to {target:?}"),
+                );
+                return self.refuse(&push, failure);
+            }
+        }
+        operations.extend(more);
+        let count = operations.len() as u64;
+        if count > push.operations || path_bytes > limits::PATH_BYTES {
+            return self.misunderstood(format!(
+                "{count} operations with {path_bytes} bytes of paths where {} were announced",
+                push.operations
+            ));
+        }
+        if count < push.operations {
+            return State::Operations {
+                push,
+                operations,
+                path_bytes,
+            };
+        }
+        let sent = |operation: &Operation| match operation {
+            Operation::Put { source, .. } => source.is_sent(),
+            Operation::Delete { .. } => false,
+        };
+        let open = operations.iter().any(sent);
+        self.send(AgentMessage::Progress(Phase::Staging));
+        self.outputs
+            .push_back(Output::Stage(push.clone(), operations));
+        if !open {
+            self.outputs.push_back(Output::ContentEnd);
+        }
+        State::Staging { push, open }
+    }
+
+    fn staged(&mut self, push: Box<Push>, open: bool, result: Result<(), StageFailure>) -> State {
+        match result {
+            Ok(()) if open => {
+                // Everything was there before the stream said that it ends: more would be too much.
+                self.outputs.push_back(Output::Discard);
+                self.misunderstood("the content stream goes on after its end".to_owned())
+            }
+            Ok(()) => {
+                self.send(AgentMessage::Progress(Phase::Committing));
+                self.outputs.push_back(Output::Commit);
+                State::Committing { push }
+            }
+            Err(StageFailure::Basis(offer)) => self.offer(push, offer),
+            Err(StageFailure::Failed(failure)) => self.refuse(&push, failure),
+        }
+    }
+
+    fn reloaded(&mut self, push: Box<Push>, committed: Committed, reloaded: Reloaded) -> State {
+        match &reloaded.outcome {
+            Err(why) if committed.can_roll_back => {
+                let why = why.clone();
+                self.send(AgentMessage::Progress(Phase::RollingBack));
+                self.outputs.push_back(Output::RollBack);
+                State::RollingBack {
+                    push,
+                    committed,
+                    reloaded,
+                    why,
+                }
+            }
+            outcome => {
+                let status = if outcome.is_ok() {
+                    PushStatus::Done
+                } else {
+                    PushStatus::Failed
+                };
+                let failure = outcome.as_ref().err().cloned();
+                let answer = answer(&push, committed, reloaded, status, failure);
+                self.finish(answer)
+            }
+        }
+    }
+
+    fn rolled_back(
+        &mut self,
+        push: &Push,
+        committed: Committed,
+        reloaded: Reloaded,
+        why: &Failure,
+        rolled_back: RolledBack,
+    ) -> State {
+        let mut answer = answer(
+            push,
+            committed,
+            reloaded,
+            PushStatus::RolledBack,
+            Some(why.clone()),
+        );
+        answer.root = rolled_back.root;
+        answer.app = rolled_back.app;
+        if let Some(problem) = rolled_back.problem {
+            answer.warnings.push(Text::cut(format!(
+                "the previous version did not come back well: {}",
+                problem.message.as_str()
+            )));
+        }
+        self.finish(answer)
+    }
+
+    fn finish(&mut self, answer: Answer) -> State {
+        self.outputs
+            .push_back(Output::Record(Box::new(answer.clone())));
+        self.send(AgentMessage::Answer(Box::new(answer)));
+        self.outputs.push_back(Output::Finished);
+        State::Finished
+    }
+
+    /// Ends a push of which nothing was applied.
+    fn refuse(&mut self, push: &Push, failure: Failure) -> State {
+        self.outputs.push_back(Output::Discard);
+        self.send(AgentMessage::Answer(Box::new(refusal(push, failure))));
+        self.outputs.push_back(Output::Finished);
+        State::Finished
+    }
+
+    fn misunderstood(&mut self, what: String) -> State {
+        self.outputs.push_back(Output::Discard);
+        self.send(AgentMessage::Misunderstood(Text::cut(what)));
+        self.outputs.push_back(Output::Finished);
+        State::Finished
+    }
+
+    fn send(&mut self, message: AgentMessage) {
+        self.outputs.push_back(Output::Send(message));
+    }
+}
+
+/// Makes the answer to a push of which nothing was applied. `epoch` and `root` are the shell's to
+/// fill in where it knows them.
+#[must_use]
+pub fn refusal(push: &Push, failure: Failure) -> Answer {
+    Answer {
+        push_id: push.push_id,
+        status: PushStatus::Failed,
+        failure: Some(failure),
+        epoch: push.epoch,
+        root: None,
+        timings: AgentTimings::default(),
+        app: None,
+        verified: false,
+        log_tail: Vec::new(),
+        drift: Vec::new(),
+        warnings: Vec::new(),
+        conflict: None,
+    }
+}
+
+/// Makes the answer to a push that another client's stands in the way of.
+#[must_use]
+pub fn conflict(push: &Push, with: ConflictWith) -> Answer {
+    let message = format!("{} pushed in between", with.author.as_str());
+    Answer {
+        status: PushStatus::Conflict,
+        conflict: Some(with),
+        ..refusal(push, Failure::new(FailureCode::Conflict, message))
+    }
+}
+
+fn answer(
+    push: &Push,
+    committed: Committed,
+    reloaded: Reloaded,
+    status: PushStatus,
+    failure: Option<Failure>,
+) -> Answer {
+    Answer {
+        push_id: push.push_id,
+        status,
+        failure,
+        epoch: committed.epoch,
+        root: Some(committed.root),
+        timings: AgentTimings {
+            commit_us: committed.commit_us,
+            reload_us: reloaded.reload_us,
+            ready_us: reloaded.ready_us,
+        },
+        app: reloaded.app,
+        verified: reloaded.outcome.unwrap_or(false),
+        log_tail: reloaded.log_tail,
+        drift: committed.drift,
+        warnings: committed.warnings,
+        conflict: None,
+    }
+}
+
+const fn kind(message: &DeveloperMessage) -> &'static str {
+    match message {
+        DeveloperMessage::Push(_) => "a push",
+        DeveloperMessage::Operations(_) => "operations",
+        DeveloperMessage::Content(_) => "content",
+        DeveloperMessage::ContentEnd => "the end of content",
+        DeveloperMessage::Sign(_) => "a request for signatures",
+        DeveloperMessage::Abort => "the end of a push",
+        DeveloperMessage::Status => "a request for the status",
+        DeveloperMessage::Logs(_) => "a request for lines",
+    }
+}

@@ -1,0 +1,409 @@
+//! The developer's end of one push.
+
+use std::{collections::VecDeque, mem, time::Instant};
+
+use crate::{
+    limits,
+    manifest::{Manifest, ManifestEntry},
+    message::{
+        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart, WireDigest},
+        push::{Answer, Base, Phase, Push},
+    },
+    operation::Operation,
+    path::RelativePath,
+};
+
+/// What the shell tells the machine.
+#[derive(Debug)]
+pub enum Input {
+    /// The agent said this.
+    Message(AgentMessage),
+    /// The answer to [`Output::Plan`] and [`Output::Diff`].
+    Planned(Planned),
+    /// The answer to [`Output::Read`].
+    Content(Content),
+}
+
+/// What planning came to.
+#[derive(Debug)]
+pub enum Planned {
+    /// These are the operations; what they send can be read.
+    Operations(Vec<Operation>),
+    /// These files of what was offered have to be signed first; at most [`limits::SIGNATURES`].
+    Wants(Vec<RelativePath>),
+}
+
+/// What reading the content came to.
+#[derive(Debug)]
+pub enum Content {
+    /// The next piece of the content stream, at most [`limits::CONTENT_PART`] bytes.
+    Piece(Vec<u8>),
+    /// It has ended.
+    End,
+    /// A file is no longer what the target's manifest says.
+    Changed(RelativePath),
+}
+
+/// What a push is planned against.
+#[derive(Debug, PartialEq)]
+pub enum Basis {
+    /// The tree that this client remembers as the agent's.
+    Remembered,
+    /// What the agent says that it has.
+    Offered {
+        /// What is there to build upon.
+        manifest: Manifest,
+        /// Whether it is managed, so that what the target lacks is deleted.
+        managed: bool,
+    },
+}
+
+/// What the machine wants of the shell.
+#[derive(Debug, PartialEq)]
+pub enum Output {
+    /// Say this to the agent.
+    Send(DeveloperMessage),
+    /// Plan the push against this, with [`Input::Planned`].
+    Plan(Basis),
+    /// Go on planning with these encoded signatures, in the order of [`Planned::Wants`]; one that
+    /// is empty could not be had. With [`Input::Planned`], which wants no more.
+    Diff(Vec<Vec<u8>>),
+    /// Read the next piece of the content, with [`Input::Content`]. The first one of an attempt
+    /// begins the stream anew.
+    Read,
+    /// The agent has come so far.
+    Progress(Phase),
+    /// It is over.
+    Finished(Outcome),
+}
+
+/// How a push ended, at the developer.
+#[derive(Debug, PartialEq)]
+pub enum Outcome {
+    /// The agent answered.
+    Answered(Box<Answer>),
+    /// A file changed while it was read, and nothing was applied: scan and push again.
+    Changed(RelativePath),
+    /// The agent says that we make no sense.
+    Misunderstood(String),
+    /// The agent makes no sense.
+    Misbehaved(String),
+    /// Nothing came from the agent for [`limits::STALL`].
+    Silent,
+}
+
+/// What a push is, whatever its base: see [`Push`]'s fields.
+pub type Header = Push;
+
+#[derive(Debug)]
+enum State {
+    /// The shell plans against `base`.
+    Planning { base: Base },
+    /// The agent is asked what it has.
+    Asking,
+    /// The agent says what it has.
+    Offered {
+        rebase: Rebase,
+        entries: Vec<ManifestEntry>,
+        path_bytes: u64,
+    },
+    /// Signatures come.
+    Signing {
+        base: Base,
+        signatures: Vec<Vec<u8>>,
+        done: usize,
+        bytes: u64,
+    },
+    /// The content is read and sent.
+    Sending,
+    /// Everything is sent.
+    Waiting,
+    /// It is over.
+    Finished,
+}
+
+/// The developer's end of one push. See the [module](self) and [`crate::session`].
+#[derive(Debug)]
+pub struct Sender {
+    state: State,
+    header: Push,
+    outputs: VecDeque<Output>,
+    timeout: Option<Instant>,
+    sent: bool,
+}
+
+impl Sender {
+    /// Begins a push to the agent that greeted.
+    ///
+    /// `remembered` are the epoch and root that this client believes the agent to have. The
+    /// header's `base`, `epoch` and `operations` are filled in here.
+    #[must_use]
+    pub fn new(
+        mut header: Header,
+        greeting: &Greeting,
+        remembered: Option<(u64, WireDigest)>,
+        now: Instant,
+    ) -> Self {
+        header.epoch = greeting.epoch;
+        let mut sender = Self {
+            state: State::Asking,
+            header,
+            outputs: VecDeque::new(),
+            timeout: Some(now + limits::STALL),
+            sent: false,
+        };
+        match (remembered, greeting.root) {
+            (Some((epoch, root)), Some(actual)) if epoch == greeting.epoch && root == actual => {
+                sender.outputs.push_back(Output::Plan(Basis::Remembered));
+                sender.state = State::Planning {
+                    base: Base::Committed(root),
+                };
+            }
+            _ => sender.send_header(Base::Unknown, 0),
+        }
+        sender
+    }
+
+    /// Takes an input.
+    pub fn handle_input(&mut self, input: Input, now: Instant) {
+        let state = mem::replace(&mut self.state, State::Finished);
+        self.state = match (state, input) {
+            (State::Finished, _) => State::Finished,
+            (state, Input::Message(message)) => self.handle_message(state, message),
+            (State::Planning { base }, Input::Planned(planned)) => self.planned(base, planned),
+            (State::Sending, Input::Content(content)) => self.content(content),
+            // Work that was asked for before the agent said that its base is another.
+            (state, Input::Planned(_) | Input::Content(_)) => state,
+        };
+        self.timeout = match self.state {
+            State::Finished => None,
+            State::Planning { .. } => None,
+            State::Asking
+            | State::Offered { .. }
+            | State::Signing { .. }
+            | State::Sending
+            | State::Waiting => Some(now + limits::STALL),
+        };
+    }
+
+    /// Takes the time, once it is [`poll_timeout`](Self::poll_timeout)'s.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.timeout.is_some_and(|timeout| now >= timeout) {
+            self.timeout = None;
+            self.state = self.finish(Outcome::Silent);
+        }
+    }
+
+    /// The next thing the shell has to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        self.timeout
+    }
+
+    /// Tells whether everything was sent at least once, so that the agent may have applied it: its
+    /// answer is then unknown when the connection is lost.
+    #[must_use]
+    pub const fn is_sent(&self) -> bool {
+        self.sent
+    }
+
+    fn handle_message(&mut self, state: State, message: AgentMessage) -> State {
+        match (state, message) {
+            (_, AgentMessage::Answer(answer)) if answer.push_id == self.header.push_id => {
+                self.finish(Outcome::Answered(answer))
+            }
+            (_, AgentMessage::Misunderstood(what)) => {
+                self.finish(Outcome::Misunderstood(what.as_str().to_owned()))
+            }
+            (state, AgentMessage::Progress(phase)) => {
+                self.outputs.push_back(Output::Progress(phase));
+                state
+            }
+            (
+                State::Asking | State::Planning { .. } | State::Sending | State::Waiting,
+                AgentMessage::Rebase(rebase),
+            ) => self.offered(rebase, Vec::new(), 0, Vec::new()),
+            (
+                State::Offered {
+                    rebase,
+                    entries,
+                    path_bytes,
+                },
+                AgentMessage::Entries(more),
+            ) => self.offered(rebase, entries, path_bytes, more),
+            (
+                State::Signing {
+                    base,
+                    signatures,
+                    done,
+                    bytes,
+                },
+                AgentMessage::Signature(part),
+            ) => self.signature(base, signatures, done, bytes, part),
+            (_, message) => self.misbehaved(format!("{} was not expected", kind(&message))),
+        }
+    }
+
+    fn offered(
+        &mut self,
+        rebase: Rebase,
+        mut entries: Vec<ManifestEntry>,
+        mut path_bytes: u64,
+        more: Vec<ManifestEntry>,
+    ) -> State {
+        path_bytes += more
+            .iter()
+            .map(|entry| entry.path.as_bytes().len() as u64)
+            .sum::<u64>();
+        entries.extend(more);
+        let count = entries.len() as u64;
+        if rebase.entries > limits::ENTRIES
+            || count > rebase.entries
+            || path_bytes > limits::PATH_BYTES
+        {
+            return self.misbehaved(format!(
+                "{count} entries with {path_bytes} bytes of paths where {} were announced",
+                rebase.entries
+            ));
+        }
+        if count < rebase.entries {
+            return State::Offered {
+                rebase,
+                entries,
+                path_bytes,
+            };
+        }
+        match Manifest::from_sorted(entries) {
+            Ok(manifest) => {
+                self.header.epoch = rebase.epoch;
+                let base = Base::Offered(WireDigest(manifest.root()));
+                let basis = Basis::Offered {
+                    manifest,
+                    managed: rebase.managed,
+                };
+                self.outputs.push_back(Output::Plan(basis));
+                State::Planning { base }
+            }
+            Err(error) => self.misbehaved(error.to_string()),
+        }
+    }
+
+    fn planned(&mut self, base: Base, planned: Planned) -> State {
+        match planned {
+            Planned::Wants(paths) => {
+                let signatures = vec![Vec::new(); paths.len()];
+                self.send(DeveloperMessage::Sign(paths));
+                State::Signing {
+                    base,
+                    signatures,
+                    done: 0,
+                    bytes: 0,
+                }
+            }
+            Planned::Operations(operations) => {
+                self.send_header(base, operations.len() as u64);
+                let sent = |operation: &Operation| match operation {
+                    Operation::Put { source, .. } => source.is_sent(),
+                    Operation::Delete { .. } => false,
+                };
+                let has_content = operations.iter().any(sent);
+                for batch in operations.chunks(limits::BATCH) {
+                    self.send(DeveloperMessage::Operations(batch.to_vec()));
+                }
+                if has_content {
+                    self.outputs.push_back(Output::Read);
+                    State::Sending
+                } else {
+                    self.sent = true;
+                    State::Waiting
+                }
+            }
+        }
+    }
+
+    fn signature(
+        &mut self,
+        base: Base,
+        mut signatures: Vec<Vec<u8>>,
+        done: usize,
+        bytes: u64,
+        part: SignaturePart,
+    ) -> State {
+        let bytes = bytes + part.bytes.len() as u64;
+        if part.index as usize != done || bytes > limits::SIGNATURE {
+            return self.misbehaved(format!(
+                "part of signature {} after {done} whole ones, {bytes} bytes in all",
+                part.index
+            ));
+        }
+        signatures[done].extend(part.bytes);
+        let done = done + usize::from(part.last);
+        if done < signatures.len() {
+            return State::Signing {
+                base,
+                signatures,
+                done,
+                bytes,
+            };
+        }
+        self.outputs.push_back(Output::Diff(signatures));
+        State::Planning { base }
+    }
+
+    fn content(&mut self, content: Content) -> State {
+        match content {
+            Content::Piece(bytes) => {
+                self.send(DeveloperMessage::Content(bytes));
+                self.outputs.push_back(Output::Read);
+                State::Sending
+            }
+            Content::End => {
+                self.send(DeveloperMessage::ContentEnd);
+                self.sent = true;
+                State::Waiting
+            }
+            Content::Changed(path) => {
+                self.send(DeveloperMessage::Abort);
+                self.finish(Outcome::Changed(path))
+            }
+        }
+    }
+
+    fn send_header(&mut self, base: Base, operations: u64) {
+        self.header.base = base;
+        self.header.operations = operations;
+        self.send(DeveloperMessage::Push(Box::new(self.header.clone())));
+    }
+
+    fn send(&mut self, message: DeveloperMessage) {
+        self.outputs.push_back(Output::Send(message));
+    }
+
+    fn misbehaved(&mut self, what: String) -> State {
+        self.finish(Outcome::Misbehaved(what))
+    }
+
+    fn finish(&mut self, outcome: Outcome) -> State {
+        self.outputs.push_back(Output::Finished(outcome));
+        State::Finished
+    }
+}
+
+const fn kind(message: &AgentMessage) -> &'static str {
+    match message {
+        AgentMessage::Greeting(_) => "a greeting",
+        AgentMessage::Rebase(_) => "another base",
+        AgentMessage::Entries(_) => "entries",
+        AgentMessage::Signature(_) => "a signature",
+        AgentMessage::Progress(_) => "progress",
+        AgentMessage::Answer(_) => "the answer to another push",
+        AgentMessage::Status(_) => "a status",
+        AgentMessage::LogLines(_) => "lines",
+        AgentMessage::Misunderstood(_) => "a complaint",
+    }
+}

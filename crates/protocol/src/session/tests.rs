@@ -1,0 +1,803 @@
+//! Both ends of a push against each other, under one virtual clock and over a link that cuts what
+//! it carries into pieces, delays it, and can be cut itself.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use patchwire_delta::Digest;
+use proptest::prelude::*;
+
+use super::{
+    receiver::{
+        self, Committed, Offer, Receiver, Reloaded, RolledBack, StageFailure, Verdict, conflict,
+    },
+    sender::{self, Basis, Content, Outcome, Planned, Sender},
+};
+use crate::{
+    app::AppState,
+    codec,
+    frame::{self, FrameDecoder},
+    limits,
+    manifest::{Entry, LinkTarget, Manifest, ManifestEntry, Mode, tests::path},
+    message::{
+        inner::{AgentMessage, DeveloperMessage, Greeting, SignaturePart, Text, WireDigest},
+        push::{
+            AppOptions, Base, ClientId, ConflictWith, Failure, FailureCode, Push, PushId,
+            PushStatus,
+        },
+    },
+    operation::{self, Operation, Source},
+    path::RelativePath,
+};
+
+/// A tree of files, as both shells of these tests keep it.
+type Tree = BTreeMap<RelativePath, Vec<u8>>;
+
+fn tree(files: &[(&str, &str)]) -> Tree {
+    files
+        .iter()
+        .map(|(at, content)| (path(at), content.as_bytes().to_vec()))
+        .collect()
+}
+
+fn manifest(tree: &Tree) -> Manifest {
+    let entry = |(path, content): (&RelativePath, &Vec<u8>)| ManifestEntry {
+        path: path.clone(),
+        entry: Entry::File {
+            mode: Mode::from_bits(0o644),
+            len: content.len() as u64,
+            digest: Digest::of(content),
+        },
+    };
+    Manifest::from_sorted(tree.iter().map(entry).collect()).unwrap()
+}
+
+fn root(tree: &Tree) -> WireDigest {
+    WireDigest(manifest(tree).root())
+}
+
+/// One direction of the link: frames go in, bytes come out in pieces of `piece` after `delay`.
+struct Wire {
+    flight: VecDeque<(Instant, Vec<u8>)>,
+    decoder: FrameDecoder,
+    piece: usize,
+    delay: Duration,
+    /// How many bytes it carries before it is cut.
+    left: usize,
+}
+
+impl Wire {
+    fn new(piece: usize, delay: Duration, left: usize) -> Self {
+        let decoder = FrameDecoder::new(limits::FRAME);
+        Self {
+            flight: VecDeque::new(),
+            decoder,
+            piece,
+            delay,
+            left,
+        }
+    }
+
+    fn write<T: codec::Encode>(&mut self, message: &T, now: Instant) {
+        let body = codec::encode(message);
+        let header = frame::header(body.len(), limits::FRAME).unwrap();
+        for piece in [&header[..], &body].concat().chunks(self.piece) {
+            self.flight.push_back((now + self.delay, piece.to_vec()));
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.flight.front().map(|(due, _)| *due)
+    }
+
+    fn read<T: codec::Decode<()>>(&mut self, now: Instant) -> Vec<T> {
+        while self.due().is_some_and(|due| due <= now) {
+            let (_, mut piece) = self.flight.pop_front().unwrap();
+            piece.truncate(self.left);
+            self.left -= piece.len();
+            self.decoder.push(&piece);
+        }
+        let next = || {
+            self.decoder
+                .next_frame()
+                .unwrap()
+                .map(|body| codec::decode(&body).unwrap())
+        };
+        std::iter::from_fn(next).collect()
+    }
+}
+
+struct Pair {
+    now: Instant,
+    up: Wire,
+    down: Wire,
+    sender: Sender,
+    receiver: Receiver,
+    developer: Developer,
+    agent: Agent,
+    heard_before_all_was_sent: usize,
+}
+
+struct Developer {
+    target: Tree,
+    remembered: Tree,
+    operations: Vec<Operation>,
+    basis: Option<(Manifest, bool)>,
+    pieces: VecDeque<Vec<u8>>,
+    outcome: Option<Outcome>,
+    /// A file that turns out to have changed when the content is read.
+    changed: Option<RelativePath>,
+}
+
+struct Agent {
+    epoch: u64,
+    tree: Tree,
+    managed: bool,
+    verdict: Option<Verdict>,
+    drift: Option<(RelativePath, Vec<u8>)>,
+    push: Option<(Push, Vec<Operation>)>,
+    content: Vec<u8>,
+    staged: Option<Tree>,
+    previous: Option<Tree>,
+    healthy: bool,
+    recorded: usize,
+    commits: usize,
+    finished: bool,
+}
+
+impl Pair {
+    fn new(remembered: &Tree, actual: &Tree, target: &Tree, piece: usize, cut: usize) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a beginning for the virtual clock"
+        )]
+        let now = Instant::now();
+        let delay = Duration::from_millis(50);
+        let greeting = Greeting {
+            name: Text::cut("box"),
+            epoch: 7,
+            root: (!actual.is_empty()).then(|| root(actual)),
+            clock_ms: 0,
+        };
+        let remembers = (!remembered.is_empty()).then(|| (7, root(remembered)));
+        let header = Push {
+            push_id: PushId([1; 16]),
+            client: ClientId([2; 16]),
+            author: Text::cut("ana@laptop"),
+            message: Text::default(),
+            epoch: 0,
+            base: Base::Unknown,
+            target: root(target),
+            operations: 0,
+            expires_ms: 0,
+            force: false,
+            links_may_leave: false,
+            app: AppOptions::default(),
+        };
+        Self {
+            now,
+            up: Wire::new(piece, delay, cut),
+            down: Wire::new(piece, delay, usize::MAX),
+            sender: Sender::new(header, &greeting, remembers, now),
+            receiver: Receiver::new(now),
+            developer: Developer {
+                target: target.clone(),
+                remembered: remembered.clone(),
+                operations: Vec::new(),
+                basis: None,
+                pieces: VecDeque::new(),
+                outcome: None,
+                changed: None,
+            },
+            agent: Agent {
+                epoch: 7,
+                tree: actual.clone(),
+                managed: true,
+                verdict: None,
+                drift: None,
+                push: None,
+                content: Vec::new(),
+                staged: None,
+                previous: None,
+                healthy: true,
+                recorded: 0,
+                commits: 0,
+                finished: false,
+            },
+            heard_before_all_was_sent: 0,
+        }
+    }
+
+    /// Runs until nothing moves any more, and gives the developer's outcome.
+    fn run(&mut self) -> Option<&Outcome> {
+        loop {
+            while let Some(output) = self.sender.poll_output() {
+                self.developer
+                    .perform(output, &mut self.sender, &mut self.up, self.now);
+            }
+            while let Some(output) = self.receiver.poll_output() {
+                self.agent
+                    .perform(output, &mut self.receiver, &mut self.down, self.now);
+            }
+            let next = [
+                self.up.due(),
+                self.down.due(),
+                self.sender.poll_timeout(),
+                self.receiver.poll_timeout(),
+            ];
+            let Some(next) = next.into_iter().flatten().min() else {
+                return self.developer.outcome.as_ref();
+            };
+            self.now = self.now.max(next);
+            for message in self.up.read::<DeveloperMessage>(self.now) {
+                self.receiver
+                    .handle_input(receiver::Input::Message(message), self.now);
+                while let Some(output) = self.receiver.poll_output() {
+                    self.agent
+                        .perform(output, &mut self.receiver, &mut self.down, self.now);
+                }
+            }
+            for message in self.down.read::<AgentMessage>(self.now) {
+                if !self.sender.is_sent() {
+                    self.heard_before_all_was_sent += 1;
+                }
+                self.sender
+                    .handle_input(sender::Input::Message(message), self.now);
+            }
+            self.sender.handle_timeout(self.now);
+            self.receiver.handle_timeout(self.now);
+        }
+    }
+}
+
+impl Developer {
+    fn perform(&mut self, output: sender::Output, to: &mut Sender, up: &mut Wire, now: Instant) {
+        let input = match output {
+            sender::Output::Send(message) => return up.write(&message, now),
+            sender::Output::Progress(_) => return,
+            sender::Output::Finished(outcome) => {
+                assert_eq!(self.outcome.replace(outcome), None);
+                return;
+            }
+            sender::Output::Plan(Basis::Remembered) => {
+                self.basis = Some((manifest(&self.remembered), true));
+                sender::Input::Planned(Planned::Operations(self.plan()))
+            }
+            sender::Output::Plan(Basis::Offered { manifest, managed }) => {
+                let wants: Vec<_> = manifest.entries().iter().map(|e| e.path.clone()).collect();
+                self.basis = Some((manifest, managed));
+                sender::Input::Planned(match wants.is_empty() {
+                    true => Planned::Operations(self.plan()),
+                    false => Planned::Wants(wants),
+                })
+            }
+            sender::Output::Diff(signatures) => {
+                let offered = &self.basis.as_ref().unwrap().0;
+                for (entry, signature) in offered.entries().iter().zip(signatures) {
+                    assert_eq!(signature, entry.path.as_bytes().repeat(2));
+                }
+                sender::Input::Planned(Planned::Operations(self.plan()))
+            }
+            sender::Output::Read => sender::Input::Content(match self.changed.take() {
+                Some(path) => Content::Changed(path),
+                None => self.pieces.pop_front().map_or(Content::End, Content::Piece),
+            }),
+        };
+        to.handle_input(input, now);
+    }
+
+    fn plan(&mut self) -> Vec<Operation> {
+        let (available, managed) = self.basis.clone().unwrap();
+        let base = if managed {
+            available
+        } else {
+            Manifest::default()
+        };
+        let target = manifest(&self.target);
+        let deleted = base
+            .entries()
+            .iter()
+            .filter(|entry| target.get(&entry.path).is_none());
+        let put = target
+            .entries()
+            .iter()
+            .filter(|e| base.get(&e.path) != Some(&e.entry));
+        self.pieces = put.clone().map(|e| self.target[&e.path].clone()).collect();
+        let delete = deleted.map(|e| Operation::Delete {
+            path: e.path.clone(),
+        });
+        self.operations = delete
+            .chain(put.map(|ManifestEntry { path, entry }| Operation::Put {
+                path: path.clone(),
+                entry: entry.clone(),
+                source: Source::Whole,
+            }))
+            .collect();
+        self.operations.clone()
+    }
+}
+
+impl Agent {
+    fn offer(&self) -> Offer {
+        let entries = manifest(&self.tree).entries().to_vec();
+        Offer {
+            epoch: self.epoch,
+            managed: self.managed,
+            entries,
+        }
+    }
+
+    fn perform(
+        &mut self,
+        output: receiver::Output,
+        to: &mut Receiver,
+        down: &mut Wire,
+        now: Instant,
+    ) {
+        use receiver::{Input, Output};
+        assert!(!self.finished, "{output:?} after the end");
+        let input = match output {
+            Output::Send(message) => return down.write(&message, now),
+            Output::Judge(push) => {
+                Input::Judged(self.verdict.take().unwrap_or_else(|| match push.base {
+                    Base::Committed(base) | Base::Offered(base)
+                        if base == root(&self.tree) && push.epoch == self.epoch =>
+                    {
+                        Verdict::Accept
+                    }
+                    _ => Verdict::Rebase(self.offer()),
+                }))
+            }
+            Output::Sign(paths) => {
+                for (index, path) in paths.iter().enumerate() {
+                    for last in [false, true] {
+                        let bytes = path.as_bytes().to_vec();
+                        let index = index.try_into().unwrap();
+                        to.handle_input(Input::Signed(SignaturePart { index, bytes, last }), now);
+                    }
+                }
+                return;
+            }
+            Output::Stage(push, operations) => {
+                self.push = Some((*push, operations));
+                self.content.clear();
+                return;
+            }
+            Output::Content(bytes) => return self.content.extend(bytes),
+            Output::ContentEnd => Input::Staged(self.stage()),
+            Output::Discard => {
+                self.staged = None;
+                return;
+            }
+            Output::Commit => {
+                self.commits += 1;
+                let staged = self
+                    .staged
+                    .take()
+                    .expect("nothing is committed that isn't staged");
+                self.previous = Some(std::mem::replace(&mut self.tree, staged));
+                Input::Committed(Ok(Committed {
+                    epoch: self.epoch,
+                    root: root(&self.tree),
+                    can_roll_back: self.previous.as_ref().is_some_and(|tree| !tree.is_empty()),
+                    drift: Vec::new(),
+                    warnings: Vec::new(),
+                    commit_us: 1,
+                }))
+            }
+            Output::Reload => Input::Reloaded(Reloaded {
+                outcome: match self.healthy {
+                    true => Ok(true),
+                    false => Err(Failure::new(FailureCode::AppExited, "exit status 1")),
+                },
+                app: None,
+                log_tail: vec![Text::cut("ZeroDivisionError")],
+                reload_us: 2,
+                ready_us: 3,
+            }),
+            Output::RollBack => {
+                self.tree = self.previous.take().unwrap();
+                Input::RolledBack(RolledBack {
+                    root: Some(root(&self.tree)),
+                    problem: None,
+                    app: Some(AppState::default()),
+                })
+            }
+            Output::Record(_) => {
+                self.recorded += 1;
+                return;
+            }
+            Output::Finished => {
+                self.finished = true;
+                return;
+            }
+        };
+        to.handle_input(input, now);
+    }
+
+    fn stage(&mut self) -> Result<(), StageFailure> {
+        if let Some((path, content)) = self.drift.take() {
+            self.tree.insert(path, content);
+            return Err(StageFailure::Basis(self.offer()));
+        }
+        let (push, operations) = self.push.as_ref().unwrap();
+        let available = manifest(&self.tree);
+        let base = if self.managed {
+            available.clone()
+        } else {
+            Manifest::default()
+        };
+        let target = operation::apply(&base, &available, operations).unwrap();
+        let mut staged = if self.managed {
+            self.tree.clone()
+        } else {
+            Tree::new()
+        };
+        let mut content = &self.content[..];
+        for operation in operations {
+            match operation {
+                Operation::Delete { path } => drop(staged.remove(path)),
+                Operation::Put { path, entry, .. } => {
+                    let (bytes, rest) = content.split_at(entry.content_len().try_into().unwrap());
+                    content = rest;
+                    staged.insert(path.clone(), bytes.to_vec());
+                }
+            }
+        }
+        assert_eq!(WireDigest(target.root()), push.target);
+        assert_eq!(root(&staged), push.target);
+        self.staged = Some(staged);
+        Ok(())
+    }
+}
+
+fn old() -> Tree {
+    tree(&[("a", "one"), ("b", "two"), ("c", "three")])
+}
+
+fn new() -> Tree {
+    tree(&[("a", "one"), ("b", "2"), ("d", "four")])
+}
+
+fn status(outcome: Option<&Outcome>) -> PushStatus {
+    match outcome {
+        Some(Outcome::Answered(answer)) => answer.status,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_remembered_base_costs_one_round_trip() {
+    let mut pair = Pair::new(&old(), &old(), &new(), 3, usize::MAX);
+    assert_eq!(status(pair.run()), PushStatus::Done);
+    assert_eq!(pair.agent.tree, new());
+    assert_eq!(pair.agent.recorded, 1);
+    assert_eq!(pair.heard_before_all_was_sent, 0);
+}
+
+#[test]
+fn another_base_is_offered_and_planned_against() {
+    for remembered in [tree(&[]), tree(&[("z", "elsewhere")])] {
+        let mut pair = Pair::new(&remembered, &old(), &new(), 1000, usize::MAX);
+        assert_eq!(status(pair.run()), PushStatus::Done);
+        assert_eq!(pair.agent.tree, new());
+    }
+}
+
+#[test]
+fn a_base_that_moves_while_the_content_is_sent_interrupts_it() {
+    let mut pair = Pair::new(&old(), &old(), &new(), 1000, usize::MAX);
+    pair.agent.drift = Some((path("a"), b"drifted".to_vec()));
+    assert_eq!(status(pair.run()), PushStatus::Done);
+    assert_eq!(pair.agent.tree, new());
+
+    let mut pair = Pair::new(&old(), &old(), &new(), 1000, usize::MAX);
+    pair.agent.verdict = Some(Verdict::Rebase(Offer {
+        epoch: 7,
+        managed: true,
+        entries: manifest(&old()).entries().to_vec(),
+    }));
+    assert_eq!(status(pair.run()), PushStatus::Done);
+    assert_eq!(pair.agent.tree, new());
+}
+
+#[test]
+fn a_base_that_never_settles_is_given_up() {
+    let mut pair = Pair::new(&tree(&[]), &old(), &new(), 1000, usize::MAX);
+    // What it offers is never what it judges by.
+    pair.agent.epoch = 8;
+    pair.agent.managed = true;
+    let outcome = loop {
+        if pair.agent.finished {
+            break pair.run();
+        }
+        pair.agent.epoch += 1;
+        while let Some(output) = pair.sender.poll_output() {
+            pair.developer
+                .perform(output, &mut pair.sender, &mut pair.up, pair.now);
+        }
+        pair.now += Duration::from_millis(50);
+        for message in pair.up.read::<DeveloperMessage>(pair.now) {
+            pair.receiver
+                .handle_input(receiver::Input::Message(message), pair.now);
+            while let Some(output) = pair.receiver.poll_output() {
+                pair.agent
+                    .perform(output, &mut pair.receiver, &mut pair.down, pair.now);
+            }
+        }
+        pair.now += Duration::from_millis(50);
+        for message in pair.down.read::<AgentMessage>(pair.now) {
+            pair.sender
+                .handle_input(sender::Input::Message(message), pair.now);
+        }
+    };
+    match outcome {
+        Some(Outcome::Answered(answer)) => {
+            assert_eq!(
+                answer.failure.as_ref().unwrap().code,
+                FailureCode::Unsettled
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(pair.agent.tree, old());
+}
+
+#[test]
+fn what_lies_on_the_disk_is_built_upon_and_not_deleted() {
+    let mut pair = Pair::new(&tree(&[]), &tree(&[]), &new(), 1000, usize::MAX);
+    pair.agent.managed = false;
+    pair.agent.tree = old();
+    assert_eq!(status(pair.run()), PushStatus::Done);
+    assert!(
+        !pair
+            .developer
+            .operations
+            .iter()
+            .any(|op| matches!(op, Operation::Delete { .. })),
+        "{:?}",
+        pair.developer.operations
+    );
+}
+
+#[test]
+fn an_app_that_is_not_ready_brings_the_previous_tree_back() {
+    let mut pair = Pair::new(&old(), &old(), &new(), 1000, usize::MAX);
+    pair.agent.healthy = false;
+    match pair.run() {
+        Some(Outcome::Answered(answer)) => {
+            assert_eq!(answer.status, PushStatus::RolledBack);
+            assert_eq!(answer.root, Some(root(&old())));
+            assert_eq!(
+                answer.failure.as_ref().unwrap().code,
+                FailureCode::AppExited
+            );
+            assert_eq!(answer.log_tail, [Text::cut("ZeroDivisionError")]);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(pair.agent.tree, old());
+
+    // With nothing to go back to, the new one stays.
+    let mut pair = Pair::new(&tree(&[]), &tree(&[]), &new(), 1000, usize::MAX);
+    pair.agent.healthy = false;
+    assert_eq!(status(pair.run()), PushStatus::Failed);
+    assert_eq!(pair.agent.tree, new());
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_ends_the_push_with_nothing_applied() {
+    let mut pair = Pair::new(&old(), &old(), &new(), 1000, usize::MAX);
+    pair.developer.changed = Some(path("b"));
+    assert_eq!(pair.run(), Some(&Outcome::Changed(path("b"))));
+    assert_eq!(pair.agent.tree, old());
+    assert!(pair.agent.finished);
+}
+
+#[test]
+fn a_conflict_is_answered_before_anything_is_staged() {
+    let mut pair = Pair::new(&old(), &old(), &new(), 1000, usize::MAX);
+    let with = ConflictWith {
+        author: Text::cut("bob@desk"),
+        at_ms: 1,
+        push_id: PushId([9; 16]),
+        paths: vec![path("a")],
+    };
+    let header = Push {
+        push_id: PushId([1; 16]),
+        client: ClientId([2; 16]),
+        author: Text::default(),
+        message: Text::default(),
+        epoch: 7,
+        base: Base::Unknown,
+        target: root(&new()),
+        operations: 0,
+        expires_ms: 0,
+        force: false,
+        links_may_leave: false,
+        app: AppOptions::default(),
+    };
+    pair.agent.verdict = Some(Verdict::Answer(Box::new(conflict(&header, with))));
+    assert_eq!(status(pair.run()), PushStatus::Conflict);
+    assert_eq!(pair.agent.tree, old());
+}
+
+#[test]
+fn a_link_that_leaves_the_root_is_refused_by_the_agent_too() {
+    let mut pair = Pair::new(&old(), &old(), &new(), 1000, usize::MAX);
+    let operation = Operation::Put {
+        path: path("evil"),
+        entry: Entry::Symlink {
+            target: LinkTarget::new(*b"../../etc").unwrap(),
+        },
+        source: Source::None,
+    };
+    assert!(matches!(
+        pair.sender.poll_output(),
+        Some(sender::Output::Plan(_))
+    ));
+    pair.sender.handle_input(
+        sender::Input::Planned(Planned::Operations(vec![operation])),
+        pair.now,
+    );
+    match pair.run() {
+        Some(Outcome::Answered(answer)) => {
+            assert_eq!(
+                answer.failure.as_ref().unwrap().code,
+                FailureCode::LinkLeavesRoot
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(pair.agent.commits, 0);
+}
+
+#[test]
+fn a_link_cut_anywhere_leaves_the_old_tree_or_the_new_one_and_both_ends_end() {
+    for (remembered, piece) in [(old(), 7), (tree(&[]), 7)] {
+        let mut whole = Pair::new(&remembered, &old(), &new(), piece, usize::MAX);
+        whole.run();
+        let length = usize::MAX - whole.up.left;
+        for cut in 0..length {
+            let mut pair = Pair::new(&remembered, &old(), &new(), piece, cut);
+            let outcome = pair.run().expect("the developer's end ends");
+            match outcome {
+                Outcome::Silent => {}
+                Outcome::Answered(answer) => {
+                    assert_eq!(answer.failure.as_ref().unwrap().code, FailureCode::Stalled);
+                }
+                Outcome::Misunderstood(_) if cut == 0 || !remembered.is_empty() => {}
+                other => panic!("{other:?} at {cut}"),
+            }
+            assert_eq!(pair.agent.tree, old());
+            assert!(pair.agent.finished);
+        }
+    }
+}
+
+fn any_message() -> impl Strategy<Value = DeveloperMessage> {
+    let push = (any::<bool>(), 0..3u64, any::<bool>()).prop_map(|(known, operations, same)| {
+        let base = if known {
+            Base::Committed(root(&old()))
+        } else {
+            Base::Unknown
+        };
+        DeveloperMessage::Push(Box::new(Push {
+            push_id: PushId([u8::from(same); 16]),
+            client: ClientId([2; 16]),
+            author: Text::default(),
+            message: Text::default(),
+            epoch: 7,
+            base,
+            target: root(&new()),
+            operations,
+            expires_ms: 0,
+            force: false,
+            links_may_leave: false,
+            app: AppOptions::default(),
+        }))
+    });
+    let operation = Operation::Put {
+        path: path("d"),
+        entry: manifest(&new()).get(&path("d")).unwrap().clone(),
+        source: Source::Whole,
+    };
+    prop_oneof![
+        push,
+        (0..3usize).prop_map(move |n| DeveloperMessage::Operations(vec![operation.clone(); n])),
+        Just(DeveloperMessage::Content(b"four".to_vec())),
+        Just(DeveloperMessage::Content(vec![0; limits::CONTENT_PART + 1])),
+        Just(DeveloperMessage::ContentEnd),
+        Just(DeveloperMessage::Sign(vec![path("a")])),
+        Just(DeveloperMessage::Sign(Vec::new())),
+        Just(DeveloperMessage::Abort),
+        Just(DeveloperMessage::Status),
+    ]
+}
+
+proptest! {
+    /// Whatever is said in whatever order: work is asked for in the right order and ends once.
+    #[test]
+    fn no_order_of_messages_confuses_the_agent(
+        messages in prop::collection::vec(any_message(), 0..12),
+        fails in any::<bool>(),
+    ) {
+        #[expect(clippy::disallowed_methods, reason = "a beginning for the virtual clock")]
+        let mut now = Instant::now();
+        let mut receiver = Receiver::new(now);
+        let (mut staging, mut staged, mut committed, mut finished) = (false, false, 0, 0);
+        for message in messages {
+            receiver.handle_input(receiver::Input::Message(message), now);
+            while let Some(output) = receiver.poll_output() {
+                use receiver::{Input, Output};
+                prop_assert_eq!(finished, 0);
+                let input = match output {
+                    Output::Judge(push) => Input::Judged(match push.base {
+                        Base::Unknown => Verdict::Rebase(Offer {
+                            epoch: 7,
+                            managed: true,
+                            entries: manifest(&old()).entries().to_vec(),
+                        }),
+                        Base::Committed(_) | Base::Offered(_) => Verdict::Accept,
+                    }),
+                    Output::Sign(paths) => {
+                        prop_assert_eq!(paths.len(), 1);
+                        Input::Signed(SignaturePart { index: 0, bytes: vec![], last: true })
+                    }
+                    Output::Stage(..) => {
+                        staging = true;
+                        continue;
+                    }
+                    Output::Content(_) => {
+                        prop_assert!(staging);
+                        continue;
+                    }
+                    Output::ContentEnd => {
+                        prop_assert!(staging);
+                        staged = true;
+                        Input::Staged(Ok(()))
+                    }
+                    Output::Commit => {
+                        prop_assert!(staged);
+                        committed += 1;
+                        Input::Committed(match fails {
+                            true => Err(Failure::new(FailureCode::Io, "disk full")),
+                            false => Ok(Committed {
+                                epoch: 7,
+                                root: root(&new()),
+                                can_roll_back: false,
+                                drift: Vec::new(),
+                                warnings: Vec::new(),
+                                commit_us: 0,
+                            }),
+                        })
+                    }
+                    Output::Reload => Input::Reloaded(Reloaded {
+                        outcome: Ok(false),
+                        app: None,
+                        log_tail: Vec::new(),
+                        reload_us: 0,
+                        ready_us: 0,
+                    }),
+                    Output::RollBack => unreachable!("there is nothing to go back to"),
+                    Output::Finished => {
+                        finished += 1;
+                        continue;
+                    }
+                    Output::Send(_) | Output::Record(_) | Output::Discard => continue,
+                };
+                receiver.handle_input(input, now);
+            }
+        }
+        prop_assert!(committed <= 1);
+        // Left alone, it ends.
+        for _ in 0..100 {
+            let Some(timeout) = receiver.poll_timeout() else { break };
+            now = timeout;
+            receiver.handle_timeout(now);
+        }
+        prop_assert!(receiver.poll_timeout().is_none());
+    }
+}
