@@ -34,6 +34,7 @@ use crate::{
     app::App,
     config::AppFlags,
     ready::NotReady,
+    run::chain,
     supervisor::OnExit,
 };
 
@@ -109,7 +110,9 @@ impl Deployment {
         app: App,
         store: Store,
     ) -> Result<Self, StoreError> {
-        let answers = store.read_state(ANSWERS)?.map(|bytes| Answers::decode(&bytes));
+        let answers = store
+            .read_state(ANSWERS)?
+            .map(|bytes| Answers::decode(&bytes));
         let standing = Standing::of(&store);
         Ok(Self {
             name,
@@ -138,8 +141,9 @@ impl Deployment {
 
     pub(crate) fn status(&self) -> Status {
         let standing = self.standing();
-        let last_result =
-            lock(&self.answers).newest().map(|answer| (answer.push_id, answer.status));
+        let last_result = lock(&self.answers)
+            .newest()
+            .map(|answer| (answer.push_id, answer.status));
         Status {
             name: Text::cut(&*self.name),
             version: Text::cut(env!("CARGO_PKG_VERSION")),
@@ -176,12 +180,17 @@ impl Deployment {
             return self.settle().await;
         }
         tracing::info!(%push_id, "the last push was not seen to be ready before: checking again");
-        let reloaded = self.verify(&meta.app, true, Instant::now(), Duration::ZERO).await;
+        let reloaded = self
+            .verify(&meta.app, true, Instant::now(), Duration::ZERO)
+            .await;
         if reloaded.outcome.is_ok() {
             self.set_verified().await;
         }
         if !lock(&self.answers).contains(push_id) {
-            let (target, client) = (WireDigest(standing.root.unwrap_or(Digest::of(&[]))), meta.client);
+            let (target, client) = (
+                WireDigest(standing.root.unwrap_or(Digest::of(&[]))),
+                meta.client,
+            );
             let mut answer = self.interrupted(push_id, target, &reloaded);
             if reloaded.outcome.is_err() && self.can_roll_back() {
                 let rolled_back = self.roll_back().await;
@@ -189,7 +198,12 @@ impl Deployment {
                 answer.root = rolled_back.root;
                 answer.app = rolled_back.app;
             }
-            self.record(Recorded { client, target, answer }).await;
+            self.record(Recorded {
+                client,
+                target,
+                answer,
+            })
+            .await;
         }
         self.settle().await;
     }
@@ -203,14 +217,23 @@ impl Deployment {
             Known::No => {}
             Known::Answered(known) => return Judgement::Answer(Box::new(known.clone())),
             Known::Taken => {
-                return refuse(FailureCode::PushIdTaken, "the push id is that of another push");
+                return refuse(
+                    FailureCode::PushIdTaken,
+                    "the push id is that of another push",
+                );
             }
         }
         if now_ms() > push.expires_ms {
-            return refuse(FailureCode::Expired, "the push came after it had expired: push again");
+            return refuse(
+                FailureCode::Expired,
+                "the push came after it had expired: push again",
+            );
         }
         let stands = standing.root == Some(push.target.0);
-        let meta = standing.push.as_ref().map(|(push_id, meta)| (*push_id, meta));
+        let meta = standing
+            .push
+            .as_ref()
+            .map(|(push_id, meta)| (*push_id, meta));
         if stands && standing.verified && meta.is_some_and(|(_, meta)| meta.app == push.app) {
             let mut unchanged = self.complete(refusal(push, failure_of_nothing()), &standing);
             unchanged.status = PushStatus::NoChanges;
@@ -280,14 +303,29 @@ impl Deployment {
         let is_offered = matches!(push.base, Base::Offered(_));
         self.with_store(move |store| {
             let (base, available) = match offered.filter(|_| is_offered) {
-                Some(Offered { managed: true, manifest, .. }) => (Arc::clone(&manifest), manifest),
-                Some(Offered { managed: false, manifest, .. }) => (Arc::default(), manifest),
+                Some(Offered {
+                    managed: true,
+                    manifest,
+                    ..
+                }) => (Arc::clone(&manifest), manifest),
+                Some(Offered {
+                    managed: false,
+                    manifest,
+                    ..
+                }) => (Arc::default(), manifest),
                 None => {
                     let committed = Arc::new(store.managed());
                     (Arc::clone(&committed), committed)
                 }
             };
-            store.stage(push_id.0, &base, &available, target, &operations, &mut *content)
+            store.stage(
+                push_id.0,
+                &base,
+                &available,
+                target,
+                &operations,
+                &mut *content,
+            )
         })
         .await
     }
@@ -358,15 +396,20 @@ impl Deployment {
             Reload::Command(command) => self.reload_command(&command).await,
             Reload::None => {
                 let reload_us = micros(started.elapsed());
-                return Reloaded { outcome: Ok(false), reload_us, ..self.reloaded() };
+                return Reloaded {
+                    outcome: Ok(false),
+                    reload_us,
+                    ..self.reloaded()
+                };
             }
         };
         let reload_time = started.elapsed();
         match result {
             Ok(begun) => {
                 let begun = begun == Started::Yes;
-                let reloaded =
-                    self.verify(&push.app, begun, Instant::now(), reload_time).await;
+                let reloaded = self
+                    .verify(&push.app, begun, Instant::now(), reload_time)
+                    .await;
                 if reloaded.outcome.is_ok() {
                     self.set_verified().await;
                 }
@@ -383,7 +426,10 @@ impl Deployment {
     /// Brings the tree back that stood before, and the app on it.
     pub(crate) async fn roll_back(&self) -> RolledBack {
         let before = self.standing();
-        let pushed = before.push.as_ref().and_then(|(_, meta)| meta.app.reload.as_ref());
+        let pushed = before
+            .push
+            .as_ref()
+            .and_then(|(_, meta)| meta.app.reload.as_ref());
         let reload = self.flags.reload(pushed);
         let app = self.app.clone();
         let (result, stopped) = self
@@ -396,13 +442,20 @@ impl Deployment {
         self.refresh().await;
         let mut problem = result.err().map(|error| commit_failure(&error));
         let standing = self.standing();
-        let options = standing.push.as_ref().map(|(_, meta)| meta.app.clone()).unwrap_or_default();
+        let options = standing
+            .push
+            .as_ref()
+            .map(|(_, meta)| meta.app.clone())
+            .unwrap_or_default();
         if problem.is_none() {
             // Whatever the app was told before, it has seen the other tree.
             let back = match self.flags.reload(options.reload.as_ref()) {
-                Reload::Signal(signal) if self.app.state().running => {
-                    self.app.signal(signal).await.map(|()| Started::No).map_err(|e| e.to_string())
-                }
+                Reload::Signal(signal) if self.app.state().running => self
+                    .app
+                    .signal(signal)
+                    .await
+                    .map(|()| Started::No)
+                    .map_err(|e| e.to_string()),
                 Reload::Command(command) if self.app.state().running => {
                     self.reload_command(&command).await
                 }
@@ -414,8 +467,9 @@ impl Deployment {
             problem = match back {
                 Ok(begun) => {
                     let begun = begun == Started::Yes;
-                    let reloaded =
-                        self.verify(&options, begun, Instant::now(), Duration::ZERO).await;
+                    let reloaded = self
+                        .verify(&options, begun, Instant::now(), Duration::ZERO)
+                        .await;
                     reloaded.outcome.err()
                 }
                 Err(message) => Some(Failure::new(FailureCode::ReloadFailed, message)),
@@ -439,7 +493,10 @@ impl Deployment {
             answers.add(recorded);
             answers.encode()
         };
-        if let Err(error) = self.with_store(move |store| store.write_state(ANSWERS, &bytes)).await {
+        if let Err(error) = self
+            .with_store(move |store| store.write_state(ANSWERS, &bytes))
+            .await
+        {
             tracing::error!(%error, "an answer can't be kept on the disk");
         }
     }
@@ -464,7 +521,9 @@ impl Deployment {
     }
 
     fn can_roll_back(&self) -> bool {
-        lock(&self.store).previous().is_some_and(|record| record.verified)
+        lock(&self.store)
+            .previous()
+            .is_some_and(|record| record.verified)
     }
 
     async fn start_app(&self, on_exit: OnExit) -> Started {
@@ -476,7 +535,11 @@ impl Deployment {
             .flat_map(|(_, meta)| meta.app.environment.iter())
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
-        if let Err(error) = self.app.start(push_id.as_deref(), environment, on_exit).await {
+        if let Err(error) = self
+            .app
+            .start(push_id.as_deref(), environment, on_exit)
+            .await
+        {
             // Whoever waits for it to be ready is told the same.
             tracing::error!(%error, "the app can't be started");
         }
@@ -542,7 +605,11 @@ impl Deployment {
         let standing = self.standing();
         Answer {
             push_id,
-            status: if reloaded.outcome.is_ok() { PushStatus::Done } else { PushStatus::Failed },
+            status: if reloaded.outcome.is_ok() {
+                PushStatus::Done
+            } else {
+                PushStatus::Failed
+            },
             failure: reloaded.outcome.as_ref().err().cloned(),
             epoch: standing.epoch,
             root: Some(target),
@@ -555,7 +622,9 @@ impl Deployment {
             verified: reloaded.outcome.is_ok(),
             log_tail: reloaded.log_tail.clone(),
             drift: Vec::new(),
-            warnings: vec![Text::cut("the agent was started anew while the push was applied")],
+            warnings: vec![Text::cut(
+                "the agent was started anew while the push was applied",
+            )],
             conflict: None,
         }
     }
@@ -590,7 +659,8 @@ impl Deployment {
     ) -> T {
         let store = Arc::clone(&self.store);
         let done = tokio::task::spawn_blocking(move || work(&mut lock(&store)));
-        done.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        done.await
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 }
 
@@ -630,7 +700,12 @@ struct AppWindow {
 impl AppWindow {
     fn new(app: App, reload: &Reload) -> Self {
         let restarts = *reload == Reload::Restart;
-        Self { app, restarts, stopped: false, warnings: Vec::new() }
+        Self {
+            app,
+            restarts,
+            stopped: false,
+            warnings: Vec::new(),
+        }
     }
 
     fn pass(&mut self, at: Window) {
@@ -678,12 +753,6 @@ fn commit_failure(error: &CommitError) -> Failure {
     Failure::new(code, chain(error))
 }
 
-/// An error and what it comes from, as one sentence.
-fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
-}
-
 fn listed<T>(mut list: Vec<T>) -> Vec<T> {
     list.truncate(limits::LISTED);
     list
@@ -694,7 +763,9 @@ fn failure_of_nothing() -> Failure {
 }
 
 pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -12,7 +12,7 @@ use crate::{
     cli::{Cli, Command, RunArgs},
     config::{Config, GuardCommand},
     guard,
-    run::run,
+    run::{chain, run},
 };
 
 /// Does what the arguments say. `guard` are the arguments with which this program starts itself as
@@ -34,7 +34,8 @@ pub fn main(cli: Cli, guard: &'static [&'static str]) -> ExitCode {
                 Ok(config) => config,
                 Err(error) => return fail(&*error, 2),
             };
-            let ended = runtime.block_on(async { run(config, shutdown()?).await.map_err(Failed::Run) });
+            let ended =
+                runtime.block_on(async { run(config, shutdown()?).await.map_err(Failed::Run) });
             // Threads that wait for a lock or a disk hold up nobody's exit.
             runtime.shutdown_background();
             match ended {
@@ -57,7 +58,10 @@ fn configure(args: RunArgs, guard: &'static [&'static str]) -> Result<Config, Bo
     // What runs beside us as the same user must not read our link from our memory.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     let program = env::current_exe()?;
-    let guard = GuardCommand { program, arguments: guard.to_vec() };
+    let guard = GuardCommand {
+        program,
+        arguments: guard.to_vec(),
+    };
     Ok(Config::new(args, env::vars_os().collect(), guard)?)
 }
 
@@ -82,13 +86,17 @@ fn start_logging(verbose: u8) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // Already done if another part of this program did it.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .try_init();
 }
 
-#[expect(clippy::print_stderr, reason = "why a program ends is said where a person looks")]
+#[expect(
+    clippy::print_stderr,
+    reason = "why a program ends is said where a person looks"
+)]
 fn fail(error: &dyn Error, status: u8) -> ExitCode {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    let text = sources.fold(error.to_string(), |text, source| format!("{text}: {source}"));
-    eprintln!("patchwire-agent: {text}");
+    eprintln!("patchwire-agent: {}", chain(error));
     ExitCode::from(status)
 }

@@ -127,7 +127,8 @@ impl Taking {
                 let (deployment, header) = (Arc::clone(&self.deployment), self.header.clone());
                 let committed = match self.staged.take() {
                     Some(staged) => {
-                        self.busy(async { deployment.commit(&header, staged).await }).await
+                        self.busy(async { deployment.commit(&header, staged).await })
+                            .await
                     }
                     None => Err(Failure::new(FailureCode::Io, "nothing is staged")),
                 };
@@ -173,18 +174,26 @@ impl Taking {
                 let entries = offered.manifest.entries().to_vec();
                 let (epoch, managed) = (offered.epoch, offered.managed);
                 self.offered = Some(offered);
-                Ok(Offer { epoch, managed, entries })
+                Ok(Offer {
+                    epoch,
+                    managed,
+                    entries,
+                })
             }
-            Err(error) => {
-                Err(Failure::new(FailureCode::Io, format!("can't look at what is here: {error}")))
-            }
+            Err(error) => Err(Failure::new(
+                FailureCode::Io,
+                format!("can't look at what is here: {error}"),
+            )),
         }
     }
 
     async fn sign(&mut self, paths: Vec<RelativePath>) {
         let seed = random();
         for (index, path) in (0..).zip(paths) {
-            let known = self.offered.as_ref().is_some_and(|o| o.manifest.get(&path).is_some());
+            let known = self
+                .offered
+                .as_ref()
+                .is_some_and(|o| o.manifest.get(&path).is_some());
             let deployment = Arc::clone(&self.deployment);
             let signature = match known {
                 true => self.busy(async { deployment.sign(path, seed).await }).await,
@@ -193,7 +202,11 @@ impl Taking {
             let bytes = signature.unwrap_or_default();
             let mut parts = bytes.chunks(limits::CONTENT_PART).peekable();
             if parts.peek().is_none() {
-                let part = SignaturePart { index, bytes: Vec::new(), last: true };
+                let part = SignaturePart {
+                    index,
+                    bytes: Vec::new(),
+                    last: true,
+                };
                 self.handle(Input::Signed(part));
             }
             while let Some(part) = parts.next() {
@@ -206,7 +219,11 @@ impl Taking {
 
     fn stage(&mut self, push: &Push, operations: Vec<Operation>) {
         let (sender, pieces) = mpsc::channel(AHEAD);
-        let pieces = Pieces { pieces, piece: io::Cursor::default(), ended: false };
+        let pieces = Pieces {
+            pieces,
+            piece: io::Cursor::default(),
+            ended: false,
+        };
         let decoder = zstd::Decoder::new(pieces).and_then(|mut decoder| {
             decoder.window_log_max(WINDOW_LOG)?;
             Ok(decoder)
@@ -256,7 +273,13 @@ impl Taking {
 
     async fn record(&self, answer: Box<Answer>) {
         let Push { client, target, .. } = *self.header;
-        self.deployment.record(Recorded { client, target, answer: *answer }).await;
+        self.deployment
+            .record(Recorded {
+                client,
+                target,
+                answer: *answer,
+            })
+            .await;
         self.deployment.settle().await;
     }
 
@@ -283,11 +306,16 @@ impl Taking {
                 other => rest.push(other),
             }
         }
-        debug_assert!(rest.is_empty(), "only heartbeats and signatures come so: {rest:?}");
+        debug_assert!(
+            rest.is_empty(),
+            "only heartbeats and signatures come so: {rest:?}"
+        );
     }
 
     async fn send(&mut self, message: &AgentMessage) {
-        let Some(writer) = &mut self.writer else { return };
+        let Some(writer) = &mut self.writer else {
+            return;
+        };
         let sent = tokio::time::timeout(limits::STALL, writer.send(message)).await;
         if !matches!(sent, Ok(Ok(()))) {
             self.developer_is_gone();
@@ -317,9 +345,9 @@ async fn joined(
     staging: &mut Option<JoinHandle<Result<Staged, StageError>>>,
 ) -> Result<Staged, StageError> {
     match staging {
-        Some(staging) => {
-            staging.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-        }
+        Some(staging) => staging
+            .await
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
         None => std::future::pending().await,
     }
 }

@@ -1,7 +1,7 @@
 //! The agent from start to end: the app runs, and developers' streams are served for as long as
 //! there is a way to the relay.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
 use patchwire_transport::{
     Backoff, ConnectError, DeploymentLink, Disconnected, Notice, RelayConnection, Role, random_u64,
@@ -55,11 +55,22 @@ pub enum RunError {
 /// [`RunError`] if it can't begin. A relay that can't be reached is none: it is tried for ever, and
 /// the app runs meanwhile.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-    let Config { link, root, state, name, command, environment, app: flags, guard } = config;
+    let Config {
+        link,
+        root,
+        state,
+        name,
+        command,
+        environment,
+        app: flags,
+        guard,
+    } = config;
     let (store, recovery) = {
         let (root, state) = (root.clone(), state.clone());
         let opened = tokio::task::spawn_blocking(move || Store::open(&root, &state, random()));
-        opened.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?
+        opened
+            .await
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?
     };
     match &recovery {
         Recovery::Clean => {}
@@ -182,10 +193,20 @@ async fn replaced() {
 
 /// Says why there is no way to the relay, once for each reason.
 fn tell(error: &ConnectError, said: &mut String) {
-    let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
-    let text = sources.fold(error.to_string(), |text, source| format!("{text}: {source}"));
+    let text = chain(error);
     if text != *said {
         tracing::error!("{text}; trying on");
         *said = text;
     }
+}
+
+/// An error and what it comes from, as one sentence.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }

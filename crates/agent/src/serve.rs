@@ -67,7 +67,9 @@ pub(crate) async fn serve(deployment: Arc<Deployment>, incoming: IncomingStream)
 }
 
 async fn misunderstood(writer: &mut Writer, what: &str) -> Result<(), SendError> {
-    writer.send(&AgentMessage::Misunderstood(Text::cut(what))).await
+    writer
+        .send(&AgentMessage::Misunderstood(Text::cut(what)))
+        .await
 }
 
 /// Sends the last lines of the app's output, and those that follow for as long as it is wished.

@@ -95,6 +95,11 @@ impl Staged {
         &self.target
     }
 
+    /// The paths that it changes.
+    pub fn paths(&self) -> impl Iterator<Item = &RelativePath> {
+        self.operations.iter().map(Operation::path)
+    }
+
     /// The slots belong to a journal now.
     pub(crate) const fn keep(&mut self) {
         self.committed = true;
@@ -120,8 +125,10 @@ impl Drop for Staged {
 impl Store {
     /// Builds the files of a push beside the tree, verifies each, and makes them last on the disk.
     ///
-    /// `available` is what sources may name, as [`Store::inventory`] told the peer or the committed
-    /// manifest; `content` holds, uncompressed and in the order of the operations, what
+    /// `base` is the tree that `operations` change into the one whose root is `target`, and
+    /// `available` what sources may name: both the committed manifest, or both what
+    /// [`Store::inventory`] told the peer; where nothing was ever committed the base is empty.
+    /// `content` holds, uncompressed and in the order of the operations, what
     /// [`Source::Whole`] and [`Source::Delta`] need, and nothing more.
     ///
     /// # Errors
@@ -130,18 +137,19 @@ impl Store {
     pub fn stage(
         &mut self,
         push_id: [u8; 16],
+        base: &Manifest,
         available: &Manifest,
-        target: &Manifest,
+        target: Digest,
         operations: &[Operation],
         content: &mut dyn BufRead,
     ) -> Result<Staged, StageError> {
         self.check_whole().map_err(StageError::Store)?;
-        let base = self.managed();
-        let result = operation::apply(&base, available, operations)?;
-        if result != *target {
+        let result = operation::apply(base, available, operations)?;
+        let actual = result.root();
+        if actual != target {
             return Err(StageError::Target {
-                expected: target.root(),
-                actual: result.root(),
+                expected: target,
+                actual,
             });
         }
         let sequence = self.next_sequence();
@@ -169,7 +177,7 @@ impl Store {
         let mut builder = Builder {
             store: self,
             available,
-            base: &base,
+            base,
             slots: &staged.slots,
             content,
             sync_each: sent <= MANY,

@@ -175,10 +175,12 @@ pub(crate) fn operations(store: &mut Store, target: &Tree) -> (Manifest, Vec<Ope
 pub(crate) fn stage(store: &mut Store, id: u8, target: &Tree) -> Result<Staged, StageError> {
     let (available, operations, content) = operations(store, target);
     let mut content = BufReader::with_capacity(7, Cursor::new(content));
+    let base = store.managed();
     store.stage(
         [id; 16],
+        &base,
         &available,
-        &target.manifest(),
+        target.manifest().root(),
         &operations,
         &mut content,
     )
