@@ -1,1 +1,5 @@
-//! Placeholder crate root, replaced as the crate is built.
+//! The developer's side of Patchwire.
+
+pub mod config;
+pub mod links;
+pub mod report;

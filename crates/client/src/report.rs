@@ -299,10 +299,7 @@ fn as_text<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error
     to.collect_str(value)
 }
 
-fn as_optional_text<S: Serializer>(
-    value: &Option<impl Display>,
-    to: S,
-) -> Result<S::Ok, S::Error> {
+fn as_optional_text<S: Serializer>(value: &Option<impl Display>, to: S) -> Result<S::Ok, S::Error> {
     match value {
         Some(value) => to.collect_str(value),
         None => to.serialize_none(),
