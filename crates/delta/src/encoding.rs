@@ -1,0 +1,417 @@
+//! The bytes of an encoded delta, and why bytes are not an encoding of ours.
+
+use std::io::{self, BufRead, Write};
+
+use crate::{BlockSizeError, Digest, Op, op::MAX_LITERAL};
+
+/// Why bytes are not a signature or a delta.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes end too early.
+    #[error("the input ends too early, after {len} bytes")]
+    Truncated {
+        /// How many bytes there are.
+        len: u64,
+    },
+    /// Bytes follow after the end.
+    #[error("{len} bytes follow after the end")]
+    Trailing {
+        /// How many bytes are too much.
+        len: u64,
+    },
+    /// The bytes begin otherwise than a signature or a delta of ours.
+    #[error("the input begins with {found:02x?} instead of {expected:02x?}")]
+    WrongMagic {
+        /// The first three bytes.
+        found: [u8; 3],
+        /// What they should be.
+        expected: [u8; 3],
+    },
+    /// The version of the encoding is not known here.
+    #[error("version {version} of the encoding is not known")]
+    UnknownVersion {
+        /// The version found.
+        version: u8,
+    },
+    /// A signature's block size is refused.
+    #[error(transparent)]
+    BlockSize(#[from] BlockSizeError),
+    /// A signature announces too many blocks.
+    #[error("{count} blocks are more than a signature may have")]
+    TooManyBlocks {
+        /// The number of blocks that follows from the lengths.
+        count: u64,
+    },
+    /// A delta has an operation that is not known.
+    #[error("unknown operation {tag:#04x} at offset {offset}")]
+    UnknownOp {
+        /// The operation's first byte.
+        tag: u8,
+        /// Its place in the encoding.
+        offset: u64,
+    },
+    /// A delta has an operation that adds nothing.
+    #[error("empty operation at offset {offset}")]
+    EmptyOp {
+        /// The operation's place in the encoding.
+        offset: u64,
+    },
+    /// A literal is longer than one operation may carry.
+    #[error("a literal of {len} bytes at offset {offset} is over the limit")]
+    LiteralTooLong {
+        /// The announced length in bytes.
+        len: u64,
+        /// The operation's place in the encoding.
+        offset: u64,
+    },
+    /// A number is over 64 bits, or not in its shortest form.
+    #[error("malformed number at offset {offset}")]
+    MalformedNumber {
+        /// The number's place in the encoding.
+        offset: u64,
+    },
+    /// The operations of a delta make more than 2⁶⁴ bytes.
+    #[error("the operations before offset {offset} make more than 2^64 bytes")]
+    TargetTooLong {
+        /// The place in the encoding after the operation that is too much.
+        offset: u64,
+    },
+    /// The operations of a delta do not add up to the length it announces.
+    #[error("the operations make {actual} bytes instead of {expected}")]
+    WrongLength {
+        /// The announced length of the target.
+        expected: u64,
+        /// What the operations add up to.
+        actual: u64,
+    },
+}
+
+/// What the first bytes of an encoding say it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Artefact {
+    Signature,
+    Delta,
+}
+
+impl Artefact {
+    pub(crate) const fn magic(self) -> [u8; 4] {
+        let [a, b, c] = self.name();
+        [a, b, c, VERSION]
+    }
+
+    const fn name(self) -> [u8; 3] {
+        match self {
+            Self::Signature => *b"PWS",
+            Self::Delta => *b"PWD",
+        }
+    }
+}
+
+const VERSION: u8 = 1;
+
+pub(crate) fn check_magic(
+    [a, b, c, version]: [u8; 4],
+    expected: Artefact,
+) -> Result<(), DecodeError> {
+    let expected = expected.name();
+    if [a, b, c] != expected {
+        return Err(DecodeError::WrongMagic {
+            found: [a, b, c],
+            expected,
+        });
+    }
+    if version != VERSION {
+        return Err(DecodeError::UnknownVersion { version });
+    }
+    Ok(())
+}
+
+/// Writes one encoded delta, operation by operation.
+#[derive(Debug)]
+pub(crate) struct DeltaWriter<W> {
+    out: W,
+    written: u64,
+    copied: u64,
+    literal: u64,
+}
+
+/// What a [`DeltaWriter`] has written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written {
+    pub(crate) delta_len: u64,
+    pub(crate) copied: u64,
+    pub(crate) literal: u64,
+}
+
+impl<W: Write> DeltaWriter<W> {
+    pub(crate) fn start(out: W) -> io::Result<Self> {
+        let mut writer = Self {
+            out,
+            written: 0,
+            copied: 0,
+            literal: 0,
+        };
+        writer.write(&Artefact::Delta.magic())?;
+        Ok(writer)
+    }
+
+    /// Writes one operation; a literal has 1 to [`MAX_LITERAL`] bytes.
+    pub(crate) fn op(&mut self, op: Op<'_>) -> io::Result<()> {
+        let mut head = [0; 1 + 2 * MAX_VARINT];
+        let mut rest = head.as_mut_slice();
+        match op {
+            Op::Copy { offset, len } => {
+                rest.write_all(&[TAG_COPY])?;
+                write_varint(offset, &mut rest)?;
+                write_varint(len, &mut rest)?;
+                self.copied += len;
+            }
+            Op::Literal(bytes) => {
+                rest.write_all(&[TAG_LITERAL])?;
+                write_varint(bytes.len() as u64, &mut rest)?;
+                self.literal += bytes.len() as u64;
+            }
+        }
+        let unused = rest.len();
+        self.write(&head[..head.len() - unused])?;
+        match op {
+            Op::Copy { .. } => Ok(()),
+            Op::Literal(bytes) => self.write(bytes),
+        }
+    }
+
+    pub(crate) fn finish(mut self, digest: Digest) -> io::Result<Written> {
+        let mut end = Vec::with_capacity(END_LEN);
+        end.push(TAG_END);
+        end.extend_from_slice(&(self.copied + self.literal).to_be_bytes());
+        end.extend_from_slice(digest.as_bytes());
+        self.write(&end)?;
+        Ok(Written {
+            delta_len: self.written,
+            copied: self.copied,
+            literal: self.literal,
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.written += bytes.len() as u64;
+        self.out.write_all(bytes)
+    }
+}
+
+/// The head of an operation; the bytes of a literal follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpHead {
+    Copy { offset: u64, len: u64 },
+    Literal { len: usize },
+    End { target_len: u64, digest: Digest },
+}
+
+/// Reads one encoded delta, operation by operation, and not a byte more.
+#[derive(Debug)]
+pub(crate) struct DeltaReader<R> {
+    input: R,
+    offset: u64,
+}
+
+/// Why a [`DeltaReader`] stopped.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    Io(io::Error),
+    Malformed(DecodeError),
+}
+
+impl From<DecodeError> for ReadError {
+    fn from(error: DecodeError) -> Self {
+        Self::Malformed(error)
+    }
+}
+
+impl<R: BufRead> DeltaReader<R> {
+    /// Reads and checks the head of a delta.
+    pub(crate) fn start(input: R) -> Result<Self, ReadError> {
+        let mut reader = Self { input, offset: 0 };
+        check_magic(reader.array()?, Artefact::Delta)?;
+        Ok(reader)
+    }
+
+    /// Reads the head of the next operation; the literal before it must have been taken.
+    pub(crate) fn head(&mut self) -> Result<OpHead, ReadError> {
+        let offset = self.offset;
+        let [tag] = self.array()?;
+        match tag {
+            TAG_END => Ok(OpHead::End {
+                target_len: u64::from_be_bytes(self.array()?),
+                digest: Digest::from_bytes(self.array()?),
+            }),
+            TAG_COPY => {
+                let (from, len) = (self.varint()?, self.varint()?);
+                if len == 0 {
+                    return Err(DecodeError::EmptyOp { offset }.into());
+                }
+                Ok(OpHead::Copy { offset: from, len })
+            }
+            TAG_LITERAL => {
+                let len = self.varint()?;
+                match usize::try_from(len) {
+                    Ok(0) => Err(DecodeError::EmptyOp { offset }.into()),
+                    Ok(len) if len <= MAX_LITERAL => Ok(OpHead::Literal { len }),
+                    _ => Err(DecodeError::LiteralTooLong { len, offset }.into()),
+                }
+            }
+            tag => Err(DecodeError::UnknownOp { tag, offset }.into()),
+        }
+    }
+
+    /// How many bytes were read.
+    pub(crate) const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Reads some of a literal's bytes, at least one and at most `len`, and gives them to `take`.
+    pub(crate) fn literal<T>(
+        &mut self,
+        len: usize,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Result<(usize, T), ReadError> {
+        let ready = loop {
+            match self.input.fill_buf() {
+                Ok(ready) => break ready,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(ReadError::Io(error)),
+            }
+        };
+        let piece = &ready[..len.min(ready.len())];
+        if piece.is_empty() {
+            return Err(DecodeError::Truncated { len: self.offset }.into());
+        }
+        let (taken, result) = (piece.len(), take(piece));
+        self.input.consume(taken);
+        self.offset += taken as u64;
+        Ok((taken, result))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], ReadError> {
+        let mut bytes = [0; N];
+        self.input.read_exact(&mut bytes).map_err(|error| {
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                DecodeError::Truncated { len: self.offset }.into()
+            } else {
+                ReadError::Io(error)
+            }
+        })?;
+        self.offset += N as u64;
+        Ok(bytes)
+    }
+
+    /// Reads an unsigned LEB128 number in its shortest form.
+    fn varint(&mut self) -> Result<u64, ReadError> {
+        let malformed = DecodeError::MalformedNumber {
+            offset: self.offset,
+        };
+        let mut number = 0u64;
+        for shift in (0..u64::BITS).step_by(7) {
+            let [byte] = self.array()?;
+            let bits = u64::from(byte & 0x7F);
+            if (bits << shift) >> shift != bits {
+                return Err(malformed.into());
+            }
+            number |= bits << shift;
+            if byte & 0x80 == 0 {
+                let shortest = byte != 0 || shift == 0;
+                return if shortest {
+                    Ok(number)
+                } else {
+                    Err(malformed.into())
+                };
+            }
+        }
+        Err(malformed.into())
+    }
+}
+
+impl<'t> DeltaReader<&'t [u8]> {
+    /// Borrows the bytes of a literal.
+    pub(crate) fn borrow(&mut self, len: usize) -> Result<&'t [u8], DecodeError> {
+        let Some((bytes, rest)) = self.input.split_at_checked(len) else {
+            let len = self.offset + self.input.len() as u64;
+            return Err(DecodeError::Truncated { len });
+        };
+        self.input = rest;
+        self.offset += len as u64;
+        Ok(bytes)
+    }
+
+    /// Checks that nothing follows.
+    pub(crate) const fn expect_end(&self) -> Result<(), DecodeError> {
+        let len = self.input.len() as u64;
+        if len == 0 {
+            Ok(())
+        } else {
+            Err(DecodeError::Trailing { len })
+        }
+    }
+}
+
+const TAG_END: u8 = 0;
+const TAG_COPY: u8 = 1;
+const TAG_LITERAL: u8 = 2;
+const END_LEN: usize = 1 + size_of::<u64>() + Digest::LEN;
+/// The longest LEB128 form of 64 bits.
+const MAX_VARINT: usize = 10;
+
+fn write_varint(mut number: u64, out: &mut impl Write) -> io::Result<()> {
+    loop {
+        let [low, ..] = number.to_le_bytes();
+        number >>= 7;
+        if number == 0 {
+            return out.write_all(&[low]);
+        }
+        out.write_all(&[low | 0x80])?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<u64, Option<DecodeError>> {
+        let mut reader = DeltaReader {
+            input: bytes,
+            offset: 0,
+        };
+        reader.varint().map_err(|error| match error {
+            ReadError::Io(_) => None,
+            ReadError::Malformed(error) => Some(error),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_read_back(number in any::<u64>(), shift in 0u32..64) {
+            let number = number >> shift;
+            let mut bytes = Vec::new();
+            write_varint(number, &mut bytes).unwrap();
+            prop_assert!(bytes.len() <= MAX_VARINT);
+            prop_assert_eq!(read(&bytes), Ok(number));
+            for len in 0..bytes.len() {
+                let truncated = DecodeError::Truncated { len: len as u64 };
+                prop_assert_eq!(read(&bytes[..len]), Err(Some(truncated)));
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_have_one_form_and_64_bits() {
+        let malformed = Err(Some(DecodeError::MalformedNumber { offset: 0 }));
+        assert_eq!(read(&[0x00]), Ok(0));
+        assert_eq!(read(&[0x80, 0x00]), malformed);
+        let largest = [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01];
+        assert_eq!(read(&largest), Ok(u64::MAX));
+        let over = [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x02];
+        assert_eq!(read(&over), malformed);
+        assert_eq!(read(&[0x80; 11]), malformed);
+    }
+}

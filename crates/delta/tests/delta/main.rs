@@ -1,0 +1,12 @@
+//! What the crate promises, seen from outside.
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod inputs;
+#[cfg(test)]
+mod rdiff;
+#[cfg(test)]
+mod roundtrip;

@@ -1,0 +1,382 @@
+//! What has to be done, and sent, to make one tree another. Pure.
+
+use std::collections::{HashMap, HashSet};
+
+use patchwire_delta::Digest;
+use patchwire_protocol::{
+    manifest::{Entry, Manifest},
+    operation::{Operation, Source},
+    path::RelativePath,
+};
+
+/// The shortest file, in bytes, for which a delta is asked for: below that the signature's way
+/// there and back costs more than the file.
+pub const DELTA_MIN: u64 = 4 << 10;
+
+/// A plan that is complete but for which of its files are sent as deltas.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    plan: Plan,
+    wants: Vec<RelativePath>,
+}
+
+/// The operations of a push, sorted by path, and what they amount to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The operations: [`patchwire_protocol::operation::apply`] of them to the base is the target.
+    pub operations: Vec<Operation>,
+    /// Files and links, by what becomes of them.
+    pub counts: Counts,
+    /// Files that are where they are by a move: from and to.
+    pub moves: Vec<(RelativePath, RelativePath)>,
+}
+
+/// How many files and links (not directories) a push touches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// There was nothing managed at the path.
+    pub added: u64,
+    /// Content, target, kind or mode differs.
+    pub changed: u64,
+    /// The path is no longer part of the tree, and its file wasn't moved.
+    pub deleted: u64,
+    /// Its content stood at a path that is no longer part of the tree.
+    pub moved: u64,
+}
+
+/// Plans the way from `base`, which the agent manages, to `target`. `available` is what lies on the
+/// agent's disk and may be copied from: usually `base` itself.
+#[must_use]
+pub fn plan(base: &Manifest, available: &Manifest, target: &Manifest) -> Draft {
+    let deleted: HashSet<&RelativePath> = base
+        .entries()
+        .iter()
+        .map(|entry| &entry.path)
+        .filter(|path| target.get(path).is_none())
+        .collect();
+    let mut sources = Sources::new(available, &deleted);
+    let mut plan = Plan::default();
+    let mut wants = Vec::new();
+    for entry in target.entries() {
+        let (path, entry) = (&entry.path, &entry.entry);
+        let old = base.get(path);
+        if old == Some(entry) {
+            continue;
+        }
+        let (source, from) = sources.choose(path, entry);
+        let moved_from = from.filter(|_| old.is_none());
+        if source == Source::Whole && wants_delta(available.get(path), entry) {
+            wants.push(path.clone());
+        }
+        if !entry.is_directory() {
+            match (old, &moved_from) {
+                (Some(_), _) => plan.counts.changed += 1,
+                (None, Some(_)) => plan.counts.moved += 1,
+                (None, None) => plan.counts.added += 1,
+            }
+        }
+        plan.moves
+            .extend(moved_from.map(|from| (from, path.clone())));
+        plan.operations.push(Operation::Put {
+            path: path.clone(),
+            entry: entry.clone(),
+            source,
+        });
+    }
+    let gone = base
+        .entries()
+        .iter()
+        .filter(|entry| deleted.contains(&entry.path));
+    for entry in gone {
+        let path = entry.path.clone();
+        plan.counts.deleted += u64::from(!entry.entry.is_directory());
+        plan.operations.push(Operation::Delete { path });
+    }
+    plan.counts.deleted -= plan.moves.len() as u64;
+    plan.operations
+        .sort_unstable_by(|a, b| a.path().cmp(b.path()));
+    Draft { plan, wants }
+}
+
+impl Draft {
+    /// The files that would better be sent as a delta, if the agent's signature of the file that
+    /// stands at the same path were at hand.
+    #[must_use]
+    pub fn wants(&self) -> &[RelativePath] {
+        &self.wants
+    }
+
+    /// What the plan amounts to, with or without signatures.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.plan.counts
+    }
+
+    /// Completes the plan: of [`Self::wants`], those for which `has_signature` holds are sent as
+    /// deltas, the others whole.
+    #[must_use]
+    pub fn finish(self, has_signature: impl Fn(&RelativePath) -> bool) -> Plan {
+        let Self { mut plan, wants } = self;
+        for operation in &mut plan.operations {
+            if let Operation::Put { path, source, .. } = operation
+                && wants.binary_search(path).is_ok()
+                && has_signature(path)
+            {
+                *source = Source::Delta {
+                    basis: path.clone(),
+                };
+            }
+        }
+        plan
+    }
+}
+
+impl Plan {
+    /// Tells whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    /// Tells whether more than half of the files and links in `base` would be gone, moved ones not
+    /// counted: more likely a wrong root than what the developer wants.
+    #[must_use]
+    pub fn deletes_more_than_half(&self, base: &Manifest) -> bool {
+        let files = base.entries().iter().filter(|e| !e.entry.is_directory());
+        self.counts.deleted * 2 > files.count() as u64
+    }
+}
+
+/// Where content may be copied from.
+struct Sources<'a> {
+    available: &'a Manifest,
+    /// Every content that lies on the agent's disk: paths that will be gone last, so that they are
+    /// popped first and each makes one move.
+    by_digest: HashMap<&'a Digest, Vec<(&'a RelativePath, bool)>>,
+}
+
+impl<'a> Sources<'a> {
+    fn new(available: &'a Manifest, deleted: &HashSet<&RelativePath>) -> Self {
+        let mut by_digest: HashMap<_, Vec<_>> = HashMap::new();
+        for entry in available.entries() {
+            if let Entry::File { digest, .. } = &entry.entry {
+                let gone = deleted.contains(&entry.path);
+                by_digest
+                    .entry(digest)
+                    .or_default()
+                    .push((&entry.path, gone));
+            }
+        }
+        for paths in by_digest.values_mut() {
+            paths.sort_by_key(|(_, gone)| *gone);
+        }
+        Self {
+            available,
+            by_digest,
+        }
+    }
+
+    /// The source of what stands at `path`, and where it was moved from if it was.
+    fn choose(&mut self, path: &RelativePath, entry: &Entry) -> (Source, Option<RelativePath>) {
+        let Entry::File { len, digest, .. } = entry else {
+            return (Source::None, None);
+        };
+        // Copying nothing saves nothing, and files that are empty aren't therefore related.
+        if *len == 0 {
+            return (Source::Whole, None);
+        }
+        if matches!(self.available.get(path), Some(Entry::File { digest: same, .. }) if same == digest)
+        {
+            return (Source::Copy { from: path.clone() }, None);
+        }
+        let Some(paths) = self.by_digest.get_mut(digest) else {
+            return (Source::Whole, None);
+        };
+        let Some(last) = paths.last_mut() else {
+            return (Source::Whole, None);
+        };
+        let from = last.0.clone();
+        let moved = std::mem::take(&mut last.1).then(|| from.clone());
+        if moved.is_some() {
+            // The next copy of the same content is a move of the next path that will be gone.
+            paths.rotate_right(1);
+        }
+        (Source::Copy { from }, moved)
+    }
+}
+
+fn wants_delta(old: Option<&Entry>, new: &Entry) -> bool {
+    let long = |entry: &Entry| entry.content_len() >= DELTA_MIN;
+    matches!(old, Some(old) if long(old)) && long(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use patchwire_protocol::{
+        manifest::{LinkTarget, ManifestEntry, Mode},
+        operation::apply,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn path(path: &str) -> RelativePath {
+        path.try_into().unwrap()
+    }
+
+    fn file(content: &str, mode: u32) -> Entry {
+        Entry::File {
+            mode: Mode::from_bits(mode),
+            len: content.len() as u64,
+            digest: Digest::of(content.as_bytes()),
+        }
+    }
+
+    fn tree(entries: &[(&str, Entry)]) -> Manifest {
+        let entry = |(at, entry): &(&str, Entry)| ManifestEntry {
+            path: path(at),
+            entry: entry.clone(),
+        };
+        Manifest::from_unsorted(entries.iter().map(entry).collect()).unwrap()
+    }
+
+    #[test]
+    fn moves_are_copies_of_what_will_be_gone() {
+        let base = tree(&[
+            ("a", file("x", 0o644)),
+            ("b", file("x", 0o644)),
+            ("c", file("y", 0o644)),
+        ]);
+        let target = tree(&[
+            ("c", file("y", 0o755)),
+            ("p", file("x", 0o644)),
+            ("q", file("x", 0o644)),
+            ("r", file("x", 0o644)),
+        ]);
+        let plan = plan(&base, &base, &target).finish(|_| true);
+        let counts = Counts {
+            added: 1,
+            changed: 1,
+            deleted: 0,
+            moved: 2,
+        };
+        assert_eq!(plan.counts, counts);
+        assert_eq!(plan.moves.len(), 2);
+        assert!(plan.operations.iter().all(|operation| !matches!(
+            operation,
+            Operation::Put {
+                source: Source::Whole | Source::Delta { .. },
+                ..
+            }
+        )));
+        assert!(!plan.deletes_more_than_half(&base));
+    }
+
+    #[test]
+    fn long_changed_files_want_a_delta_and_get_it_if_there_is_a_signature() {
+        let (old, new) = ("o".repeat(5000), "n".repeat(5000));
+        let base = tree(&[("big", file(&old, 0o644)), ("small", file("o", 0o644))]);
+        let target = tree(&[("big", file(&new, 0o644)), ("small", file("n", 0o644))]);
+        let draft = plan(&base, &base, &target);
+        assert_eq!(draft.wants(), [path("big")]);
+        let source = |plan: Plan, at: usize| match &plan.operations[at] {
+            Operation::Put { source, .. } => source.clone(),
+            Operation::Delete { .. } => panic!("nothing is deleted"),
+        };
+        assert_eq!(source(draft.clone().finish(|_| false), 0), Source::Whole);
+        let with = draft.finish(|_| true);
+        assert_eq!(
+            source(with.clone(), 0),
+            Source::Delta { basis: path("big") }
+        );
+        assert_eq!(source(with, 1), Source::Whole);
+    }
+
+    #[test]
+    fn what_lies_on_the_disk_already_is_not_sent() {
+        let target = tree(&[("a", file("x", 0o644))]);
+        let plan = plan(&Manifest::default(), &target, &target).finish(|_| true);
+        let from = path("a");
+        assert!(
+            matches!(&plan.operations[..], [Operation::Put { source: Source::Copy { from: f }, .. }] if *f == from)
+        );
+    }
+
+    #[test]
+    fn the_brake_counts_files_and_not_moves() {
+        let base = tree(&[
+            ("a", file("1", 0o644)),
+            ("b", file("2", 0o644)),
+            ("c", file("3", 0o644)),
+        ]);
+        let one = tree(&[("a", file("1", 0o644))]);
+        assert!(
+            plan(&base, &base, &one)
+                .finish(|_| true)
+                .deletes_more_than_half(&base)
+        );
+        let moved = tree(&[
+            ("a", file("1", 0o644)),
+            ("x", file("2", 0o644)),
+            ("y", file("3", 0o644)),
+        ]);
+        assert!(
+            !plan(&base, &base, &moved)
+                .finish(|_| true)
+                .deletes_more_than_half(&base)
+        );
+    }
+
+    /// Trees over few names and contents, so that they overlap.
+    fn any_tree() -> impl Strategy<Value = Manifest> {
+        let entry = prop_oneof![
+            (0u8..6, prop_oneof![Just(0o644), Just(0o755)]).prop_map(|(content, mode)| {
+                file(
+                    &content.to_string().repeat(usize::from(content) * 1500),
+                    mode,
+                )
+            }),
+            Just(Entry::Directory {
+                mode: Mode::from_bits(0o755)
+            }),
+            Just(Entry::Symlink {
+                target: LinkTarget::new(*b"a").unwrap()
+            }),
+        ];
+        let name = prop_oneof!["[a-c]", "[a-c]/[a-c]", "[a-b]/[a-b]/[a-b]"];
+        prop::collection::btree_map(name, entry, 0..12).prop_map(|entries| {
+            let mut rooted: BTreeMap<RelativePath, Entry> = BTreeMap::new();
+            for (at, entry) in entries {
+                let mut parent = path(&at).parent();
+                while let Some(dir) = parent {
+                    parent = dir.parent();
+                    rooted.insert(
+                        dir,
+                        Entry::Directory {
+                            mode: Mode::from_bits(0o755),
+                        },
+                    );
+                }
+                rooted.entry(path(&at)).or_insert(entry);
+            }
+            let entries = rooted
+                .into_iter()
+                .map(|(path, entry)| ManifestEntry { path, entry });
+            Manifest::from_unsorted(entries.collect()).unwrap()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_makes_the_target(base in any_tree(), disk in any_tree(), target in any_tree(), signed: bool) {
+            for available in [&base, &disk] {
+                let plan = plan(&base, available, &target).finish(|_| signed);
+                prop_assert_eq!(&apply(&base, available, &plan.operations).unwrap(), &target);
+                prop_assert!(plan.operations.is_sorted_by_key(|operation| operation.path().clone()));
+                prop_assert_eq!(plan.is_empty(), base == target);
+            }
+        }
+    }
+}

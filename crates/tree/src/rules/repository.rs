@@ -1,0 +1,153 @@
+//! The git repository around a root: where its parts are, and which files it tracks.
+
+use std::{
+    fs, io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use gix_index::{File as IndexFile, decode::Options, hash};
+use patchwire_protocol::path::escape;
+
+/// Why the repository around a root can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// A file or directory of the repository can't be read.
+    #[error("cannot read “{path}”")]
+    Io {
+        /// The file, escaped.
+        path: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The index isn't one that can be read: which files are tracked isn't known.
+    #[error("cannot read git's index “{path}”: {reason}")]
+    Index {
+        /// The index, escaped.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A repository that a root lies in.
+#[derive(Debug)]
+pub(super) struct Repository {
+    /// The top of the work tree.
+    pub(super) top: PathBuf,
+    /// The root's path below the top, with a slash at the end; empty at the top.
+    pub(super) prefix: Vec<u8>,
+    git_dir: PathBuf,
+    /// Where `info/exclude` is: differs from `git_dir` in a linked work tree.
+    common_dir: PathBuf,
+}
+
+impl Repository {
+    /// Looks for a repository from `root` upwards.
+    pub(super) fn discover(root: &Path) -> Result<Option<Self>, RepositoryError> {
+        let root = fs::canonicalize(root).map_err(io_error(root))?;
+        for top in root.ancestors() {
+            let Some(git_dir) = git_dir(top)? else {
+                continue;
+            };
+            let common_dir = match read_line(&git_dir.join("commondir"))? {
+                Some(path) => git_dir.join(path),
+                None => git_dir.clone(),
+            };
+            let below = root.strip_prefix(top).unwrap_or(Path::new(""));
+            let mut prefix = below.as_os_str().as_bytes().to_vec();
+            if !prefix.is_empty() {
+                prefix.push(b'/');
+            }
+            return Ok(Some(Self {
+                top: top.to_owned(),
+                prefix,
+                git_dir,
+                common_dir,
+            }));
+        }
+        Ok(None)
+    }
+
+    pub(super) fn exclude_file(&self) -> PathBuf {
+        self.common_dir.join("info/exclude")
+    }
+
+    /// Reads which paths below the root are tracked.
+    pub(super) fn tracked(&self) -> Result<Tracked, RepositoryError> {
+        let path = self.git_dir.join("index");
+        // A repository in which nothing was ever added has none.
+        if !path.try_exists().map_err(io_error(&path))? {
+            return Ok(Tracked::default());
+        }
+        let index = IndexFile::at(&path, hash::Kind::Sha1, true, Options::default());
+        let index = index.map_err(|error| RepositoryError::Index {
+            path: escape(path.as_os_str().as_bytes()).to_string(),
+            reason: format!("{error:#}"),
+        })?;
+        let below_root = |entry: &gix_index::Entry| {
+            let path: &[u8] = entry.path(&index);
+            let path = path.strip_prefix(&self.prefix[..])?;
+            // A sparse index names whole directories, with a slash at the end.
+            (!path.is_empty() && !path.ends_with(b"/")).then(|| path.to_vec())
+        };
+        let mut paths: Vec<_> = index.entries().iter().filter_map(below_root).collect();
+        paths.sort_unstable();
+        Ok(Tracked(paths))
+    }
+}
+
+/// The paths in git's index below a root, sorted.
+#[derive(Debug, Default)]
+pub(super) struct Tracked(Vec<Vec<u8>>);
+
+impl Tracked {
+    pub(super) fn contains(&self, path: &[u8]) -> bool {
+        self.0.binary_search_by(|entry| entry[..].cmp(path)).is_ok()
+    }
+
+    /// Tells whether anything inside the directory `dir` is tracked.
+    pub(super) fn has_inside(&self, dir: &[u8]) -> bool {
+        let start = [dir, b"/"].concat();
+        let at = self.0.partition_point(|entry| *entry < start);
+        self.0
+            .get(at)
+            .is_some_and(|entry| entry.starts_with(&start))
+    }
+}
+
+/// The git directory of a work tree whose top is `top`, if that's what it is.
+fn git_dir(top: &Path) -> Result<Option<PathBuf>, RepositoryError> {
+    let dot_git = top.join(".git");
+    let is_git_dir = |path: &Path| path.join("HEAD").symlink_metadata().is_ok();
+    match fs::metadata(&dot_git) {
+        Ok(metadata) if metadata.is_dir() => Ok(is_git_dir(&dot_git).then_some(dot_git)),
+        Ok(metadata) if metadata.is_file() => {
+            // A linked work tree or a submodule.
+            let line = read_line(&dot_git)?.unwrap_or_default();
+            let target = line.to_str().and_then(|line| line.strip_prefix("gitdir: "));
+            let target = target.map(|target| top.join(target));
+            Ok(target.filter(|target| is_git_dir(target)))
+        }
+        // Also above the root where we may not look: git doesn't go on there either.
+        _ => Ok(None),
+    }
+}
+
+/// The first line of a small file, as a path.
+fn read_line(file: &Path) -> Result<Option<PathBuf>, RepositoryError> {
+    match fs::read(file) {
+        Ok(bytes) => {
+            let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(&[]);
+            Ok(Some(PathBuf::from(std::ffi::OsStr::from_bytes(line))))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error(file)(error)),
+    }
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RepositoryError {
+    let path = escape(path.as_os_str().as_bytes()).to_string();
+    |source| RepositoryError::Io { path, source }
+}
