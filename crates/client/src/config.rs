@@ -36,6 +36,7 @@ use patchwire_protocol::{
     name::Name,
 };
 use patchwire_transport::DeploymentLink;
+use patchwire_tree::{ScanOptions, SymlinkPolicy};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub mod bifrost;
@@ -75,9 +76,9 @@ pub struct Settings {
     /// Patterns of files not to send, on top of the ignore files.
     #[serde(default)]
     pub ignore: Vec<String>,
-    /// Where symbolic links may point.
-    #[serde(default)]
-    pub symlinks: Symlinks,
+    /// Where symbolic links may point: `inside` the root or `any`where.
+    #[serde(default, deserialize_with = "symlinks")]
+    pub symlinks: SymlinkPolicy,
     /// How the app takes up a push.
     #[serde(default, deserialize_with = "parsed")]
     pub reload: Option<Reload>,
@@ -90,17 +91,6 @@ pub struct Settings {
     /// Variables for the app, where `${NAME}` stands for one of the developer's own.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-}
-
-/// Where symbolic links may point.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Symlinks {
-    /// Only inside the root: any other stops the push.
-    #[default]
-    Inside,
-    /// Anywhere.
-    Any,
 }
 
 /// Why there is no configuration to work with. Never holds a value of the `env` table.
@@ -233,6 +223,17 @@ impl Project {
         Ok(())
     }
 
+    /// What of the root is to be pushed.
+    #[must_use]
+    pub fn scan_options(&self) -> ScanOptions {
+        ScanOptions {
+            include: self.settings.include.clone(),
+            ignore: self.settings.ignore.clone(),
+            symlinks: self.settings.symlinks,
+            ..ScanOptions::default()
+        }
+    }
+
     /// How the app is to be run, with the developer's variables (which `variable` looks up) filled
     /// in.
     ///
@@ -272,6 +273,32 @@ impl Project {
 }
 
 impl Settings {
+    /// Writes a configuration file's text, with the other keys as comments. A root is relative to
+    /// the file, or absolute.
+    #[must_use]
+    pub fn template(app: &Name, deployment: &Name, root: Option<&str>) -> String {
+        let root = match root {
+            // A value of a TOML document quotes and escapes itself.
+            Some(root) => format!("root = {}", toml::Value::from(root)),
+            None => "# root = \".\"                     # relative to this file".to_owned(),
+        };
+        format!(
+            "\
+app = \"{app}\"
+deployment = \"{deployment}\"
+{root}
+# include = [\"dist/app.css\"]     # ignored files to send all the same
+# ignore = [\"*.sqlite3\"]         # on top of the ignore files
+# reload = \"restart\"             # or signal:NAME, command:TEXT, none
+# ready = \"http://127.0.0.1:8000/health\"   # or tcp:PORT, command:TEXT, alive:DURATION
+# ready_timeout = \"30s\"
+
+# [env]                          # into the app's environment
+# DATABASE_URL = \"${{DATABASE_URL}}\"
+"
+        )
+    }
+
     /// Reads a configuration file.
     ///
     /// # Errors
@@ -392,6 +419,14 @@ where
 {
     let text = String::deserialize(deserializer)?;
     text.parse().map(Some).map_err(D::Error::custom)
+}
+
+fn symlinks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SymlinkPolicy, D::Error> {
+    match &*String::deserialize(deserializer)? {
+        "inside" => Ok(SymlinkPolicy::Inside),
+        "any" => Ok(SymlinkPolicy::Any),
+        other => Err(D::Error::unknown_variant(other, &["inside", "any"])),
+    }
 }
 
 fn ready_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

@@ -9,11 +9,12 @@ use patchwire_delta::Digest;
 use patchwire_protocol::{
     app::{AppState, Exit},
     message::{
-        push::{Answer, ConflictWith, Failure, PushId, PushStatus},
+        push::{AgentTimings, Answer, ConflictWith, Failure, PushId, PushStatus},
         status::{LastPush, LogLine, Status},
     },
     path::RelativePath,
 };
+use patchwire_tree::Counts;
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 
 /// How a push ended.
@@ -30,9 +31,9 @@ pub struct PushReport {
     #[serde(serialize_with = "as_optional_text")]
     pub root: Option<Digest>,
     /// How many files the push was about.
-    pub files: FileCounts,
+    pub files: Files,
     /// How many bytes the push was about.
-    pub bytes: ByteCounts,
+    pub bytes: Bytes,
     /// How long it took.
     pub timings_ms: Timings,
     /// How the agents are.
@@ -80,7 +81,7 @@ pub struct ReportedError {
 
 /// How many entries of the tree a push touched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct FileCounts {
+pub struct Files {
     /// New ones.
     pub added: u64,
     /// Those with other content, permissions or type.
@@ -93,7 +94,7 @@ pub struct FileCounts {
 
 /// How many bytes a push was about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ByteCounts {
+pub struct Bytes {
     /// In all files of the tree.
     pub tree: u64,
     /// Written to the transport's stream.
@@ -142,10 +143,104 @@ pub struct AgentReport {
 }
 
 impl PushReport {
+    /// Reports what an agent answered.
+    #[must_use]
+    pub fn new(
+        answer: Answer,
+        agent: impl Into<String>,
+        counts: Counts,
+        bytes: Bytes,
+        timings_ms: Timings,
+    ) -> Self {
+        let warnings = answer.warnings.iter();
+        Self {
+            push_id: answer.push_id,
+            status: answer.status.into(),
+            error: answer.failure.as_ref().map(ReportedError::from),
+            root: answer.root.map(|root| root.0),
+            files: counts.into(),
+            bytes,
+            timings_ms,
+            agents: vec![AgentReport::new(agent, &answer)],
+            warnings: warnings.map(|text| text.as_str().to_owned()).collect(),
+            drift: answer.drift,
+            dry_run: false,
+            conflict: answer.conflict,
+        }
+    }
+
+    /// Reports a push that was sent and never answered.
+    #[must_use]
+    pub fn unknown(push_id: PushId, counts: Counts, bytes: Bytes, timings_ms: Timings) -> Self {
+        let error = ReportedError {
+            code: "unknown".to_owned(),
+            message: "the push was sent and its answer never came: `patchwire status` tells \
+                      whether it stands; pushing again is safe"
+                .to_owned(),
+        };
+        Self {
+            status: ReportStatus::Unknown,
+            error: Some(error),
+            dry_run: false,
+            ..Self::planned(push_id, None, counts, bytes, timings_ms)
+        }
+    }
+
+    /// Reports a push that was planned and not sent, with the root that the agent has.
+    #[must_use]
+    pub fn planned(
+        push_id: PushId,
+        root: Option<Digest>,
+        counts: Counts,
+        bytes: Bytes,
+        timings_ms: Timings,
+    ) -> Self {
+        Self {
+            push_id,
+            status: ReportStatus::NoChanges,
+            error: None,
+            root,
+            files: counts.into(),
+            bytes,
+            timings_ms,
+            agents: Vec::new(),
+            drift: Vec::new(),
+            warnings: Vec::new(),
+            dry_run: true,
+            conflict: None,
+        }
+    }
+
     /// The exit status of a command that ends with this report.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         self.status.exit_code()
+    }
+}
+
+impl From<Counts> for Files {
+    fn from(counts: Counts) -> Self {
+        Self {
+            added: counts.added,
+            changed: counts.changed,
+            deleted: counts.deleted,
+            moved: counts.moved,
+        }
+    }
+}
+
+impl Timings {
+    /// Puts together what both ends measured.
+    #[must_use]
+    pub const fn new(scan: Duration, send: Duration, agent: AgentTimings, total: Duration) -> Self {
+        Self {
+            scan,
+            send,
+            commit: Duration::from_micros(agent.commit_us),
+            reload: Duration::from_micros(agent.reload_us),
+            ready: Duration::from_micros(agent.ready_us),
+            total,
+        }
     }
 }
 
@@ -342,7 +437,7 @@ fn as_app<S: Serializer>(app: &Option<AppState>, to: S) -> Result<S::Ok, S::Erro
 
 #[cfg(test)]
 mod tests {
-    use patchwire_protocol::message::push::FailureCode;
+    use patchwire_protocol::message::{inner::Text, push::FailureCode};
     use serde_json::{json, to_value};
 
     use super::*;
@@ -356,13 +451,13 @@ mod tests {
                 "the app ended before it was ready: exit status 1",
             ))),
             root: Some(Digest::from_bytes([0xab; 32])),
-            files: FileCounts {
+            files: Files {
                 added: 1,
                 changed: 2,
                 deleted: 3,
                 moved: 4,
             },
-            bytes: ByteCounts {
+            bytes: Bytes {
                 tree: 5,
                 sent: 6,
                 received: 7,
@@ -435,10 +530,61 @@ mod tests {
     }
 
     #[test]
-    fn a_dry_run_says_so() {
-        let mut dry = report();
-        dry.dry_run = true;
-        assert_eq!(to_value(dry).unwrap()["dry_run"], json!(true));
+    fn a_push_that_was_not_applied_says_so() {
+        let counts = Counts {
+            added: 3,
+            ..Counts::default()
+        };
+        let (bytes, timings) = (Bytes::default(), Timings::default());
+        let planned = PushReport::planned(PushId([1; 16]), None, counts, bytes, timings);
+        let json = to_value(planned).unwrap();
+        assert_eq!(json["dry_run"], json!(true));
+        assert_eq!(json["files"]["added"], json!(3));
+        let unknown = PushReport::unknown(PushId([1; 16]), counts, bytes, timings);
+        assert_eq!(unknown.exit_code(), 3);
+        let json = to_value(unknown).unwrap();
+        assert_eq!(json["error"]["code"], json!("unknown"));
+        assert_eq!(json.get("dry_run"), None);
+    }
+
+    #[test]
+    fn an_answer_is_reported_with_its_agent() {
+        let answer = Answer {
+            push_id: PushId([2; 16]),
+            status: PushStatus::Failed,
+            failure: Some(Failure::new(FailureCode::NotReady, "not ready in 30s")),
+            epoch: 1,
+            root: None,
+            timings: AgentTimings {
+                commit_us: 1500,
+                ..AgentTimings::default()
+            },
+            app: None,
+            verified: false,
+            log_tail: vec![Text::cut("last")],
+            drift: Vec::new(),
+            warnings: vec![Text::cut("careful")],
+            conflict: None,
+        };
+        let timings = Timings::new(
+            Duration::from_millis(1),
+            Duration::from_millis(2),
+            answer.timings,
+            Duration::from_millis(9),
+        );
+        let report = PushReport::new(
+            answer,
+            "web-1",
+            Counts::default(),
+            Bytes::default(),
+            timings,
+        );
+        assert_eq!(report.exit_code(), 1);
+        assert_eq!(report.error.unwrap().code, "not-ready");
+        assert_eq!(report.warnings, ["careful"]);
+        assert_eq!(report.agents[0].name, "web-1");
+        assert_eq!(report.agents[0].log_tail, ["last"]);
+        assert_eq!(report.timings_ms.commit, Duration::from_micros(1500));
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn every_key_is_read() {
     assert_eq!(settings.root.as_deref(), Some(Path::new(".")));
     assert_eq!(settings.include, ["dist/app.css"]);
     assert_eq!(settings.ignore, ["*.sqlite3"]);
-    assert_eq!(settings.symlinks, Symlinks::Any);
+    assert_eq!(settings.symlinks, SymlinkPolicy::Any);
     assert_eq!(settings.reload, Some("signal:HUP".parse().unwrap()));
     assert_eq!(
         settings.ready.unwrap().to_string(),
@@ -65,8 +65,25 @@ fn every_key_is_read() {
 fn an_empty_file_leaves_the_defaults() {
     let settings = settings("").unwrap();
     assert_eq!(settings.app, None);
-    assert_eq!(settings.symlinks, Symlinks::Inside);
+    assert_eq!(settings.symlinks, SymlinkPolicy::Inside);
     assert_eq!(settings.reload, None);
+}
+
+#[test]
+fn the_template_is_a_file_with_or_without_its_comments() {
+    let (app, deployment) = ("shop".parse().unwrap(), "dev".parse().unwrap());
+    let template = Settings::template(&app, &deployment, None);
+    let uncommented = template
+        .lines()
+        .map(|line| line.strip_prefix("# ").unwrap_or(line));
+    let uncommented: String = uncommented.flat_map(|line| [line, "\n"]).collect();
+    for text in [&template, &uncommented] {
+        let settings = settings(text).unwrap();
+        assert_eq!(settings.app.as_ref(), Some(&app));
+        assert_eq!(settings.deployment.as_ref(), Some(&deployment));
+    }
+    let odd = settings(&Settings::template(&app, &deployment, Some("a \"b\\c"))).unwrap();
+    assert_eq!(odd.root.as_deref(), Some(Path::new("a \"b\\c")));
 }
 
 #[test]
