@@ -9,12 +9,11 @@ use patchwire_delta::Digest;
 use patchwire_protocol::{
     app::{AppState, Exit},
     message::{
-        push::{AgentTimings, Answer, ConflictWith, Failure, PushId, PushStatus},
+        push::{Answer, ConflictWith, Failure, PushId, PushStatus},
         status::{LastPush, LogLine, Status},
     },
     path::RelativePath,
 };
-use patchwire_tree::Counts;
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 
 /// How a push ended.
@@ -31,9 +30,9 @@ pub struct PushReport {
     #[serde(serialize_with = "as_optional_text")]
     pub root: Option<Digest>,
     /// How many files the push was about.
-    pub files: Files,
+    pub files: FileCounts,
     /// How many bytes the push was about.
-    pub bytes: Bytes,
+    pub bytes: ByteCounts,
     /// How long it took.
     pub timings_ms: Timings,
     /// How the agents are.
@@ -81,7 +80,7 @@ pub struct ReportedError {
 
 /// How many entries of the tree a push touched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Files {
+pub struct FileCounts {
     /// New ones.
     pub added: u64,
     /// Those with other content, permissions or type.
@@ -94,7 +93,7 @@ pub struct Files {
 
 /// How many bytes a push was about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Bytes {
+pub struct ByteCounts {
     /// In all files of the tree.
     pub tree: u64,
     /// Written to the transport's stream.
@@ -143,74 +142,6 @@ pub struct AgentReport {
 }
 
 impl PushReport {
-    /// Reports what an agent answered.
-    #[must_use]
-    pub fn new(
-        answer: Answer,
-        agent: impl Into<String>,
-        counts: Counts,
-        bytes: Bytes,
-        timings_ms: Timings,
-    ) -> Self {
-        let warnings = answer.warnings.iter();
-        Self {
-            push_id: answer.push_id,
-            status: answer.status.into(),
-            error: answer.failure.as_ref().map(ReportedError::from),
-            root: answer.root.map(|root| root.0),
-            files: counts.into(),
-            bytes,
-            timings_ms,
-            agents: vec![AgentReport::new(agent, &answer)],
-            warnings: warnings.map(|text| text.as_str().to_owned()).collect(),
-            drift: answer.drift,
-            dry_run: false,
-            conflict: answer.conflict,
-        }
-    }
-
-    /// Reports a push that was sent and never answered.
-    #[must_use]
-    pub fn unknown(push_id: PushId, counts: Counts, bytes: Bytes, timings_ms: Timings) -> Self {
-        let error = ReportedError {
-            code: "unknown".to_owned(),
-            message: "the push was sent and its answer never came: `patchwire status` tells \
-                      whether it stands; pushing again is safe"
-                .to_owned(),
-        };
-        Self {
-            status: ReportStatus::Unknown,
-            error: Some(error),
-            dry_run: false,
-            ..Self::planned(push_id, None, counts, bytes, timings_ms)
-        }
-    }
-
-    /// Reports a push that was planned and not sent, with the root that the agent has.
-    #[must_use]
-    pub fn planned(
-        push_id: PushId,
-        root: Option<Digest>,
-        counts: Counts,
-        bytes: Bytes,
-        timings_ms: Timings,
-    ) -> Self {
-        Self {
-            push_id,
-            status: ReportStatus::NoChanges,
-            error: None,
-            root,
-            files: counts.into(),
-            bytes,
-            timings_ms,
-            agents: Vec::new(),
-            drift: Vec::new(),
-            warnings: Vec::new(),
-            dry_run: true,
-            conflict: None,
-        }
-    }
-
     /// The exit status of a command that ends with this report.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
@@ -218,33 +149,20 @@ impl PushReport {
     }
 }
 
-impl From<Counts> for Files {
-    fn from(counts: Counts) -> Self {
-        Self {
-            added: counts.added,
-            changed: counts.changed,
-            deleted: counts.deleted,
-            moved: counts.moved,
-        }
-    }
-}
-
-impl Timings {
-    /// Puts together what both ends measured.
-    #[must_use]
-    pub const fn new(scan: Duration, send: Duration, agent: AgentTimings, total: Duration) -> Self {
-        Self {
-            scan,
-            send,
-            commit: Duration::from_micros(agent.commit_us),
-            reload: Duration::from_micros(agent.reload_us),
-            ready: Duration::from_micros(agent.ready_us),
-            total,
-        }
-    }
-}
-
 impl ReportStatus {
+    /// The status as JSON shows it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::NoChanges => "no-changes",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled-back",
+            Self::Conflict => "conflict",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// The exit status of a command that ends like this.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
@@ -437,7 +355,7 @@ fn as_app<S: Serializer>(app: &Option<AppState>, to: S) -> Result<S::Ok, S::Erro
 
 #[cfg(test)]
 mod tests {
-    use patchwire_protocol::message::{inner::Text, push::FailureCode};
+    use patchwire_protocol::message::push::FailureCode;
     use serde_json::{json, to_value};
 
     use super::*;
@@ -451,13 +369,13 @@ mod tests {
                 "the app ended before it was ready: exit status 1",
             ))),
             root: Some(Digest::from_bytes([0xab; 32])),
-            files: Files {
+            files: FileCounts {
                 added: 1,
                 changed: 2,
                 deleted: 3,
                 moved: 4,
             },
-            bytes: Bytes {
+            bytes: ByteCounts {
                 tree: 5,
                 sent: 6,
                 received: 7,
@@ -530,61 +448,10 @@ mod tests {
     }
 
     #[test]
-    fn a_push_that_was_not_applied_says_so() {
-        let counts = Counts {
-            added: 3,
-            ..Counts::default()
-        };
-        let (bytes, timings) = (Bytes::default(), Timings::default());
-        let planned = PushReport::planned(PushId([1; 16]), None, counts, bytes, timings);
-        let json = to_value(planned).unwrap();
-        assert_eq!(json["dry_run"], json!(true));
-        assert_eq!(json["files"]["added"], json!(3));
-        let unknown = PushReport::unknown(PushId([1; 16]), counts, bytes, timings);
-        assert_eq!(unknown.exit_code(), 3);
-        let json = to_value(unknown).unwrap();
-        assert_eq!(json["error"]["code"], json!("unknown"));
-        assert_eq!(json.get("dry_run"), None);
-    }
-
-    #[test]
-    fn an_answer_is_reported_with_its_agent() {
-        let answer = Answer {
-            push_id: PushId([2; 16]),
-            status: PushStatus::Failed,
-            failure: Some(Failure::new(FailureCode::NotReady, "not ready in 30s")),
-            epoch: 1,
-            root: None,
-            timings: AgentTimings {
-                commit_us: 1500,
-                ..AgentTimings::default()
-            },
-            app: None,
-            verified: false,
-            log_tail: vec![Text::cut("last")],
-            drift: Vec::new(),
-            warnings: vec![Text::cut("careful")],
-            conflict: None,
-        };
-        let timings = Timings::new(
-            Duration::from_millis(1),
-            Duration::from_millis(2),
-            answer.timings,
-            Duration::from_millis(9),
-        );
-        let report = PushReport::new(
-            answer,
-            "web-1",
-            Counts::default(),
-            Bytes::default(),
-            timings,
-        );
-        assert_eq!(report.exit_code(), 1);
-        assert_eq!(report.error.unwrap().code, "not-ready");
-        assert_eq!(report.warnings, ["careful"]);
-        assert_eq!(report.agents[0].name, "web-1");
-        assert_eq!(report.agents[0].log_tail, ["last"]);
-        assert_eq!(report.timings_ms.commit, Duration::from_micros(1500));
+    fn a_dry_run_says_so() {
+        let mut dry = report();
+        dry.dry_run = true;
+        assert_eq!(to_value(dry).unwrap()["dry_run"], json!(true));
     }
 
     #[test]
@@ -598,6 +465,7 @@ mod tests {
             (ReportStatus::Unknown, "unknown", 3),
         ] {
             assert_eq!(to_value(status).unwrap(), json!(text));
+            assert_eq!(status.as_str(), text);
             assert_eq!(status.exit_code(), exit_code);
         }
     }
