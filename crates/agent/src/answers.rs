@@ -45,7 +45,9 @@ impl Answers {
     /// is then judged by its base, as a new one.
     pub(crate) fn decode(bytes: &[u8]) -> Self {
         match codec::decode_state::<(u16, Vec<Recorded>)>(bytes) {
-            Ok((VERSION, answers)) => Self { answers: answers.into() },
+            Ok((VERSION, answers)) => Self {
+                answers: answers.into(),
+            },
             _ => Self::default(),
         }
     }
@@ -55,7 +57,12 @@ impl Answers {
     }
 
     pub(crate) fn find(&self, push: &Push) -> Known<'_> {
-        match self.answers.iter().rev().find(|known| known.answer.push_id == push.push_id) {
+        match self
+            .answers
+            .iter()
+            .rev()
+            .find(|known| known.answer.push_id == push.push_id)
+        {
             None => Known::No,
             Some(known) if known.client == push.client && known.target == push.target => {
                 Known::Answered(&known.answer)
@@ -65,7 +72,9 @@ impl Answers {
     }
 
     pub(crate) fn contains(&self, push_id: PushId) -> bool {
-        self.answers.iter().any(|known| known.answer.push_id == push_id)
+        self.answers
+            .iter()
+            .any(|known| known.answer.push_id == push_id)
     }
 
     pub(crate) fn newest(&self) -> Option<&Answer> {
@@ -111,7 +120,11 @@ mod tests {
 
     fn recorded(push: &Push) -> Recorded {
         let answer = refusal(push, Failure::new(FailureCode::NotReady, "no"));
-        Recorded { client: push.client, target: push.target, answer }
+        Recorded {
+            client: push.client,
+            target: push.target,
+            answer,
+        }
     }
 
     #[test]

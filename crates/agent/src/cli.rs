@@ -9,7 +9,12 @@ use patchwire_transport::LinkSource;
 /// Runs beside an app: takes pushes, commits them atomically, reloads the app, and rolls back when
 /// it isn't ready.
 #[derive(Debug, Parser)]
-#[command(name = "patchwire-agent", version, about, arg_required_else_help = true)]
+#[command(
+    name = "patchwire-agent",
+    version,
+    about,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -46,7 +51,12 @@ Examples:
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// The deployment link, or @FILE that holds it, or - for standard input.
-    #[arg(long, value_name = "LINK", env = "PATCHWIRE_LINK", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "LINK",
+        env = "PATCHWIRE_LINK",
+        hide_env_values = true
+    )]
     pub link: Option<LinkSource>,
     /// A file that holds the deployment link; --link goes before it.
     #[arg(long, value_name = "FILE", env = "PATCHWIRE_LINK_FILE", hide = true)]
@@ -105,7 +115,9 @@ mod tests {
             "--root",
             "x",
         ]);
-        let Command::Run(args) = cli.command else { panic!("{:?}", cli.command) };
+        let Command::Run(args) = cli.command else {
+            panic!("{:?}", cli.command)
+        };
         assert_eq!(args.command, ["app", "--root", "x"]);
         assert_eq!(args.reload, Some("signal:HUP".parse().unwrap()));
     }

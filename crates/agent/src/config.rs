@@ -64,9 +64,7 @@ pub struct GuardCommand {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No link.
-    #[error(
-        "no link: give --link @FILE, or set PATCHWIRE_LINK_FILE; `patchwire link` makes one"
-    )]
+    #[error("no link: give --link @FILE, or set PATCHWIRE_LINK_FILE; `patchwire link` makes one")]
     NoLink,
     /// The link is none.
     #[error("the link can't be used")]
@@ -92,12 +90,17 @@ impl Config {
         environment: Vec<(OsString, OsString)>,
         guard: GuardCommand,
     ) -> Result<Self, ConfigError> {
-        let source =
-            args.link.or(args.link_file.map(LinkSource::File)).ok_or(ConfigError::NoLink)?;
+        let source = args
+            .link
+            .or(args.link_file.map(LinkSource::File))
+            .ok_or(ConfigError::NoLink)?;
         let root = args
             .root
             .canonicalize()
-            .map_err(|source| ConfigError::Root { root: args.root.clone(), source })?;
+            .map_err(|source| ConfigError::Root {
+                root: args.root.clone(),
+                source,
+            })?;
         Ok(Self {
             link: source.read()?,
             state: args.state.unwrap_or_else(|| root.join(".patchwire")),
@@ -136,5 +139,8 @@ impl AppFlags {
 }
 
 fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
