@@ -1,3 +1,10 @@
-//! The binary.
+//! The `patchwire-agent` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use patchwire_agent::cli::Cli;
+
+fn main() -> ExitCode {
+    patchwire_agent::main(Cli::parse(), &["guard"])
+}

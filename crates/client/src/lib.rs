@@ -1,1 +1,43 @@
-//! Placeholder crate root, replaced as the crate is built.
+//! The developer's side of Patchwire, to embed: reach an agent through its relay, push a directory,
+//! ask how the app is.
+//!
+//! A [`Client`] holds a connection that comes back by itself. [`Client::push`] scans a directory,
+//! sends what the agent lacks (as deltas where that is less), and waits until the app runs the new
+//! code or the agent has rolled back; its [`PushReport`] says which. What it remembers between
+//! pushes lies in a directory of the caller's choice and is never needed, only faster.
+//!
+//! It is not a file synchroniser for its own sake: trees go one way, and the agent's changes to
+//! pushed files are reported as drift.
+//!
+//! ```no_run
+//! use patchwire_client::{Client, ConnectOptions, PushRequest, report::ReportStatus};
+//!
+//! # async fn push() -> Result<(), Box<dyn std::error::Error>> {
+//! let link = std::fs::read_to_string("deployment-link")?.trim().parse()?;
+//! let client = Client::new(link, ConnectOptions::default());
+//! let request = PushRequest::new("my-app", "/var/lib/my-tool/patchwire");
+//! let report = client.push(&request, &|progress| eprintln!("{progress:?}")).await?;
+//! match report.status {
+//!     ReportStatus::Done | ReportStatus::NoChanges => println!("running {}", report.push_id),
+//!     _ => eprintln!("{:?}: {:?}", report.error, report.agents),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/push.rs` in this crate is the same as a program.
+
+mod connect;
+mod content;
+mod conversation;
+mod error;
+mod memory;
+mod push;
+pub mod report;
+mod session;
+
+pub use connect::{Client, ConnectOptions, LogStream};
+pub use content::ContentError;
+pub use error::{ClientError, ErrorKind};
+pub use push::{Progress, PushRequest};
+pub use report::PushReport;

@@ -12,173 +12,26 @@ use patchwire_protocol::{
 };
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use rustls::{ClientConfig, ServerConfig};
-use tokio::{sync::Mutex, task::JoinSet, time};
+use tokio::{sync::Mutex, time};
 use tracing::debug;
 
+mod dial;
+mod error;
+
+pub use dial::dial;
+pub use error::{ConnectError, Disconnected, OpenError};
+
 use crate::{
-    address::Address,
     credentials::Credentials,
     endpoint,
-    identity::Pin,
     inner::{HANDSHAKE_TIMEOUT, HandshakeError, IncomingStream, InnerStream},
-    link::{DeploymentLink, LinkError},
+    link::DeploymentLink,
     stream::{FrameReader, FrameWriter, ReceiveError, SendError, receive_header},
     tls,
 };
 
-/// How long one address has before the next is tried beside it (RFC 8305, section 8).
-const STAGGER: Duration = Duration::from_millis(250);
-
-/// The most addresses of a host that are tried.
-const ADDRESSES: usize = 8;
-
 /// How long the last packets have to leave when a connection is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Why the relay can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The link is not for this role.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    /// The relay's name has no address.
-    #[error("cannot find the relay's host {address}: check the name and the network")]
-    Resolve {
-        /// The relay.
-        address: Address,
-        /// What the resolver said.
-        source: io::Error,
-    },
-    /// The system gives no socket.
-    #[error("cannot use the network")]
-    Socket(#[source] io::Error),
-    /// Nothing that answers as a relay is there.
-    #[error(
-        "cannot reach the relay at {address}: check that it runs and that UDP gets through to its port"
-    )]
-    Unreachable {
-        /// The relay.
-        address: Address,
-        /// How it ended.
-        source: ConnectionError,
-    },
-    /// Nothing answered in time.
-    #[error(
-        "the relay at {address} did not answer within {timeout:?}: check that it runs and that UDP gets through to its port"
-    )]
-    TimedOut {
-        /// The relay.
-        address: Address,
-        /// How long it had.
-        timeout: Duration,
-    },
-    /// What answers is not the relay of the link. Nothing secret was sent to it.
-    #[error(
-        "what answers at {address} is not the relay this link was made for (wrong pin): take a new link from the relay, or find out who answers there"
-    )]
-    WrongPin {
-        /// The relay.
-        address: Address,
-    },
-    /// The relay said no.
-    #[error(transparent)]
-    Refused(Refusal),
-    /// The relay did not keep to the protocol.
-    #[error("the relay did not keep to the protocol: update the older of the two")]
-    Misbehaved(#[source] ReceiveError),
-    /// The connection was lost before the relay said anything.
-    #[error("the relay went away while the connection was made")]
-    Lost(#[source] Disconnected),
-}
-
-impl ConnectError {
-    /// Whether trying again is of no use until someone changes the link or the relay.
-    #[must_use]
-    pub const fn is_refused(&self) -> bool {
-        match self {
-            Self::Link(_) | Self::WrongPin { .. } => true,
-            Self::Refused(refusal) => match refusal {
-                Refusal::Version { .. }
-                | Refusal::RelayKey
-                | Refusal::Signature
-                | Refusal::DeploymentSecret
-                | Refusal::Malformed => true,
-                Refusal::NoAgent | Refusal::Draining { .. } | Refusal::Limit => false,
-            },
-            Self::Resolve { .. }
-            | Self::Socket(_)
-            | Self::Unreachable { .. }
-            | Self::TimedOut { .. }
-            | Self::Misbehaved(_)
-            | Self::Lost(_) => false,
-        }
-    }
-}
-
-/// How a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Disconnected {
-    /// A newer agent attached in this one's place.
-    #[error("a newer agent took this one's place")]
-    Replaced,
-    /// The relay ends and will be back.
-    #[error("the relay is draining")]
-    Draining,
-    /// The relay says that this end did not keep to the protocol.
-    #[error("the relay could not make sense of this program: update the older of the two")]
-    Misbehaved,
-    /// This end closed it.
-    #[error("the connection was closed here")]
-    Here,
-    /// It was cut.
-    #[error("the connection was lost")]
-    Lost(#[source] ConnectionError),
-}
-
-impl From<ConnectionError> for Disconnected {
-    fn from(error: ConnectionError) -> Self {
-        let code = match &error {
-            ConnectionError::LocallyClosed => return Self::Here,
-            ConnectionError::ApplicationClosed(frame) => frame.error_code.into_inner(),
-            _ => return Self::Lost(error),
-        };
-        match u32::try_from(code) {
-            Ok(close::REPLACED) => Self::Replaced,
-            Ok(close::DRAINING) => Self::Draining,
-            Ok(close::MISBEHAVED) => Self::Misbehaved,
-            _ => Self::Lost(error),
-        }
-    }
-}
-
-/// Why a developer got no stream to the agent.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// No agent is attached: it may come.
-    #[error("{}", Refusal::NoAgent)]
-    NoAgent,
-    /// An agent is attached under the deployment's name, and does not know this link's secret.
-    #[error("{}", Refusal::DeploymentSecret)]
-    WrongSecret,
-    /// The relay said no.
-    #[error(transparent)]
-    Refused(Refusal),
-    /// The relay did not keep to the protocol.
-    #[error("the relay did not keep to the protocol: update the older of the two")]
-    Misbehaved(#[source] ReceiveError),
-    /// The stream was made, and what answers on it is not the agent or went away.
-    #[error("the agent could not be spoken to")]
-    Handshake(#[from] HandshakeError),
-    /// The connection is no more.
-    #[error("the connection to the relay is no more")]
-    Lost(#[source] Disconnected),
-    /// The relay cut the stream, because the agent went away.
-    #[error("the stream was cut, as when an agent goes away")]
-    Cut(#[source] io::Error),
-    /// Only developers open streams.
-    #[error("only a developer opens streams: this connection is an agent's")]
-    NotDeveloper,
-}
 
 /// A connection to the relay on which it has welcomed this end.
 ///
@@ -349,7 +202,7 @@ async fn attach(
             Inner::Agent(Arc::new(tls::inner_server(credentials))),
         ),
     };
-    let (endpoint, connection) = dial(relay.address(), relay.pin(), streams).await?;
+    let (endpoint, connection) = dial(relay, streams).await?;
 
     let lost = |error: ConnectionError| ConnectError::Lost(error.into());
     let (send, recv) = connection.open_bi().await.map_err(lost)?;
@@ -393,55 +246,5 @@ async fn attach(
         (Ok(_), Err(SendError::TooLarge(error))) => Err(ConnectError::Misbehaved(error.into())),
         (Ok(None), Ok(())) => Err(closed(io::ErrorKind::UnexpectedEof.into())),
         (Err(misbehaved), _) => Err(ConnectError::Misbehaved(misbehaved)),
-    }
-}
-
-/// Makes a connection to the first of the host's addresses that answers with the right key.
-async fn dial(
-    address: &Address,
-    pin: Pin,
-    streams: u32,
-) -> Result<(Endpoint, Connection), ConnectError> {
-    let resolve = |source| ConnectError::Resolve {
-        address: address.clone(),
-        source,
-    };
-    let addresses = address.resolve().await.map_err(resolve)?;
-    let mut attempts = JoinSet::new();
-    for (number, socket_address) in (0u32..).zip(addresses.into_iter().take(ADDRESSES)) {
-        let address = address.clone();
-        attempts.spawn(async move {
-            time::sleep(STAGGER * number).await;
-            dial_one(socket_address, address, pin, streams).await
-        });
-    }
-    let mut worst = None;
-    while let Some(attempt) = attempts.join_next().await {
-        match attempt {
-            Ok(Ok(connected)) => return Ok(connected),
-            // That something else answers says more than that nothing does.
-            Ok(Err(error @ ConnectError::WrongPin { .. })) => worst = Some(error),
-            Ok(Err(error)) => worst = worst.or(Some(error)),
-            Err(ended) => worst = worst.or(Some(ConnectError::Socket(io::Error::other(ended)))),
-        }
-    }
-    Err(worst.unwrap_or_else(|| resolve(io::ErrorKind::NotFound.into())))
-}
-
-async fn dial_one(
-    socket_address: SocketAddr,
-    address: Address,
-    pin: Pin,
-    streams: u32,
-) -> Result<(Endpoint, Connection), ConnectError> {
-    let endpoint = endpoint::client(socket_address).map_err(ConnectError::Socket)?;
-    let (config, expected) = endpoint::client_config(pin, streams);
-    let connecting = endpoint
-        .connect_with(config, socket_address, tls::NO_NAME)
-        .map_err(|error| ConnectError::Socket(io::Error::other(error)))?;
-    match connecting.await {
-        Ok(connection) => Ok((endpoint, connection)),
-        Err(_) if expected.mismatched() => Err(ConnectError::WrongPin { address }),
-        Err(source) => Err(ConnectError::Unreachable { address, source }),
     }
 }

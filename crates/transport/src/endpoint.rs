@@ -39,6 +39,10 @@ const UDP_BUFFER: usize = 4 << 20;
 const STREAMS_UNAUTHENTICATED: u32 = 8;
 const WINDOW_UNAUTHENTICATED: u32 = 64 << 10;
 
+/// The handshakes that wait to be looked at, and the bytes that wait with one.
+const INCOMING: usize = 1024;
+const INCOMING_BYTES: u64 = 64 << 10;
+
 const SUITE_IS_THERE: &str = "the ring provider has AES-128-GCM, which QUIC begins with";
 
 /// Makes the relay's endpoint, bound to `address`.
@@ -62,7 +66,11 @@ pub fn listen(identity: &RelayIdentity, address: SocketAddr) -> io::Result<Endpo
         .receive_window(WINDOW_UNAUTHENTICATED.into())
         .send_window(WINDOW_UNAUTHENTICATED.into());
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(Arc::new(transport));
+    server
+        .transport_config(Arc::new(transport))
+        .max_incoming(INCOMING)
+        .incoming_buffer_size(INCOMING_BYTES)
+        .incoming_buffer_size_total(INCOMING_BYTES * INCOMING as u64 / 8);
 
     Endpoint::new(config, Some(server), bind(address)?, Arc::new(TokioRuntime))
 }

@@ -1,6 +1,6 @@
 //! How Patchwire's ends find, trust and reach each other.
 //!
-//! A [link](link) names a relay and a deployment and holds what is needed to use them. From it come
+//! A [link] names a relay and a deployment and holds what is needed to use them. From it come
 //! [`Credentials`], and with them a [`RelayConnection`]: QUIC to the relay, whose key is pinned.
 //! Through it developer and agent get [`InnerStream`]s, on which TLS runs again from end to end, so
 //! that the relay sees names, sizes and times but no content.
@@ -40,7 +40,7 @@ mod tls;
 
 pub use address::{Address, AddressError};
 pub use backoff::Backoff;
-pub use connection::{ConnectError, Disconnected, OpenError, RelayConnection};
+pub use connection::{ConnectError, Disconnected, OpenError, RelayConnection, dial};
 pub use credentials::{Credentials, DeploymentId, verify_hello};
 pub use identity::{IdentityError, Pin, RelayIdentity};
 pub use inner::{HandshakeError, IncomingStream, InnerStream, Traffic};

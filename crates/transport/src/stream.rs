@@ -47,7 +47,7 @@ pub enum SendError {
     TooLarge(#[from] FrameError),
 }
 
-/// Reads messages from a stream. Holds one frame and [`READ`] bytes at most.
+/// Reads messages from a stream. Holds one frame and 16 KiB at most.
 #[derive(Debug)]
 pub struct FrameReader<R> {
     stream: R,
@@ -125,6 +125,11 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// The stream's error.
     pub async fn finish(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
+    }
+
+    /// The stream itself, to ask about it.
+    pub const fn get_ref(&self) -> &W {
+        &self.stream
     }
 
     /// The stream, after which nothing is written as a frame.

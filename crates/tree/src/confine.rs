@@ -146,11 +146,16 @@ impl Dir {
         components.try_fold(self.open_dir(first)?, |dir, name| dir.open_dir(name))
     }
 
+    /// The same directory, held once more.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+
     /// Opens the directory that holds `path`.
     pub(crate) fn walk_to_parent(&self, path: &RelativePath) -> io::Result<Self> {
         match path.parent() {
             Some(parent) => self.walk(&parent),
-            None => Ok(Self(self.0.try_clone()?)),
+            None => self.try_clone(),
         }
     }
 
@@ -435,6 +440,13 @@ fn ancestor(path: &RelativePath, depth: usize) -> RelativePath {
         }
     }
     ancestor
+}
+
+#[cfg(test)]
+impl std::os::fd::AsRawFd for Dir {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_raw_fd()
+    }
 }
 
 #[cfg(test)]

@@ -120,6 +120,10 @@ impl StatCache {
         self.known.insert(path.clone(), known);
     }
 
+    pub(crate) fn forget(&mut self, path: &RelativePath) {
+        self.known.remove(path);
+    }
+
     /// Forgets every path for which `keep` is false.
     pub(crate) fn retain(&mut self, keep: impl Fn(&RelativePath) -> bool) {
         self.known.retain(|path, _| keep(path));

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use patchwire_delta::Digest;
 use patchwire_protocol::{
-    manifest::{Entry, Manifest},
+    manifest::{Entry, Manifest, ManifestEntry},
     operation::{Operation, Source},
     path::RelativePath,
 };
@@ -48,13 +48,17 @@ pub struct Counts {
 /// agent's disk and may be copied from: usually `base` itself.
 #[must_use]
 pub fn plan(base: &Manifest, available: &Manifest, target: &Manifest) -> Draft {
-    let deleted: HashSet<&RelativePath> = base
+    let gone: Vec<&ManifestEntry> = base
         .entries()
         .iter()
-        .map(|entry| &entry.path)
-        .filter(|path| target.get(path).is_none())
+        .filter(|entry| target.get(&entry.path).is_none())
         .collect();
-    let mut sources = Sources::new(available, &deleted);
+    let gone_files: HashSet<&RelativePath> = gone
+        .iter()
+        .filter(|entry| !entry.entry.is_directory())
+        .map(|entry| &entry.path)
+        .collect();
+    let mut sources = Sources::new(available, &gone_files);
     let mut plan = Plan::default();
     let mut wants = Vec::new();
     for entry in target.entries() {
@@ -83,16 +87,11 @@ pub fn plan(base: &Manifest, available: &Manifest, target: &Manifest) -> Draft {
             source,
         });
     }
-    let gone = base
-        .entries()
-        .iter()
-        .filter(|entry| deleted.contains(&entry.path));
-    for entry in gone {
-        let path = entry.path.clone();
-        plan.counts.deleted += u64::from(!entry.entry.is_directory());
-        plan.operations.push(Operation::Delete { path });
-    }
-    plan.counts.deleted -= plan.moves.len() as u64;
+    plan.operations
+        .extend(gone.iter().map(|entry| Operation::Delete {
+            path: entry.path.clone(),
+        }));
+    plan.counts.deleted = (gone_files.len() - plan.moves.len()) as u64;
     plan.operations
         .sort_unstable_by(|a, b| a.path().cmp(b.path()));
     Draft { plan, wants }
@@ -156,11 +155,11 @@ struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
-    fn new(available: &'a Manifest, deleted: &HashSet<&RelativePath>) -> Self {
+    fn new(available: &'a Manifest, gone_files: &HashSet<&RelativePath>) -> Self {
         let mut by_digest: HashMap<_, Vec<_>> = HashMap::new();
         for entry in available.entries() {
             if let Entry::File { digest, .. } = &entry.entry {
-                let gone = deleted.contains(&entry.path);
+                let gone = gone_files.contains(&entry.path);
                 by_digest
                     .entry(digest)
                     .or_default()
@@ -215,7 +214,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use patchwire_protocol::{
-        manifest::{LinkTarget, ManifestEntry, Mode},
+        manifest::{LinkTarget, Mode},
         operation::apply,
     };
     use proptest::prelude::*;

@@ -376,8 +376,24 @@ pub enum Notice {
 }
 
 impl Notice {
-    /// The longest wait a peer lets the relay ask for.
-    pub const LONGEST_RETRY: Duration = Duration::from_secs(60);
+    /// How long to stay away after a drain: what the relay asks for and a random part of its jitter,
+    /// by where `random` lies in the range of `u64`; a minute at most. `None` for other notices.
+    #[must_use]
+    pub fn retry_delay(&self, random: u64) -> Option<Duration> {
+        const LONGEST: Duration = Duration::from_secs(60);
+        match self {
+            Self::Replaced { .. } => None,
+            Self::Drain {
+                retry_after_ms,
+                jitter_ms,
+            } => {
+                // The product of 32 and 32 bits fits.
+                let jitter = (u64::from(*jitter_ms) * (random >> 32)) >> 32;
+                let delay = u64::from(*retry_after_ms) + jitter;
+                Some(Duration::from_millis(delay).min(LONGEST))
+            }
+        }
+    }
 }
 
 /// Developer → relay, first frame of every other stream: asks for a stream to an agent.
@@ -511,6 +527,24 @@ mod tests {
         golden(&OpenReply::Opened { agent: name() }, &[0, 1, b'a']);
         golden(&OpenReply::Refused(Refusal::NoAgent), &[1, 4]);
         golden(&Incoming { developer: name() }, &[1, b'a']);
+    }
+
+    #[test]
+    fn a_relay_says_when_to_come_back_and_not_for_ever() {
+        let drain = |retry_after_ms, jitter_ms| Notice::Drain {
+            retry_after_ms,
+            jitter_ms,
+        };
+        let millis = |ms| Some(Duration::from_millis(ms));
+        assert_eq!(drain(250, 1000).retry_delay(0), millis(250));
+        assert_eq!(drain(250, 1000).retry_delay(1 << 63), millis(750));
+        assert_eq!(drain(250, 1000).retry_delay(u64::MAX), millis(1249));
+        assert_eq!(
+            drain(u32::MAX, u32::MAX).retry_delay(u64::MAX),
+            millis(60_000)
+        );
+        let name = PeerName::nearest("newer");
+        assert_eq!(Notice::Replaced { name }.retry_delay(0), None);
     }
 
     #[test]

@@ -302,19 +302,22 @@ impl Receiver {
         self.timeout
     }
 
-    /// Tells whether the tree may already have changed, so that the push has to be carried to its
-    /// end although nobody listens any more.
+    /// Tells whether all of the push is here, so that it is carried to its end although nobody may
+    /// be listening any more.
     #[must_use]
-    pub const fn is_applying(&self) -> bool {
+    pub const fn is_whole(&self) -> bool {
         match self.state {
-            State::Committing { .. } | State::Reloading { .. } | State::RollingBack { .. } => true,
+            State::Staging { open: false, .. }
+            | State::Committing { .. }
+            | State::Reloading { .. }
+            | State::RollingBack { .. }
+            | State::Finished => true,
             State::Idle
             | State::Judging(_)
             | State::Operations { .. }
-            | State::Staging { .. }
+            | State::Staging { open: true, .. }
             | State::Offered { .. }
-            | State::Signing { .. }
-            | State::Finished => false,
+            | State::Signing { .. } => false,
         }
     }
 

@@ -1,0 +1,102 @@
+//! From arguments to an exit status, for every binary that has the agent in it.
+
+use std::{env, error::Error, io, process::ExitCode};
+
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    cli::{Cli, Command, RunArgs},
+    config::{Config, GuardCommand},
+    guard,
+    run::{chain, run},
+};
+
+/// Does what the arguments say. `guard` are the arguments with which this program starts itself as
+/// [`Command::Guard`].
+#[must_use]
+pub fn main(cli: Cli, guard: &'static [&'static str]) -> ExitCode {
+    start_logging(cli.verbose);
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, 1),
+    };
+    match cli.command {
+        Command::Guard => match runtime.block_on(guard::main_loop()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        },
+        Command::Run(args) => {
+            let config = match configure(*args, guard) {
+                Ok(config) => config,
+                Err(error) => return fail(&*error, 2),
+            };
+            let ended =
+                runtime.block_on(async { run(config, shutdown()?).await.map_err(Failed::Run) });
+            // Threads that wait for a lock or a disk hold up nobody's exit.
+            runtime.shutdown_background();
+            match ended {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error, 1),
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Run(crate::RunError),
+    #[error("can't take signals")]
+    Signals(#[from] io::Error),
+}
+
+fn configure(args: RunArgs, guard: &'static [&'static str]) -> Result<Config, Box<dyn Error>> {
+    // What runs beside us as the same user must not read our link from our memory.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    let program = env::current_exe()?;
+    let guard = GuardCommand {
+        program,
+        arguments: guard.to_vec(),
+    };
+    Ok(Config::new(args, env::vars_os().collect(), guard)?)
+}
+
+/// Resolves when the agent is told to end.
+fn shutdown() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Logs to standard error; standard output is the app's.
+fn start_logging(verbose: u8) {
+    let default = match verbose {
+        0 => "patchwire=info,warn",
+        1 => "patchwire=debug,warn",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    // Already done if another part of this program did it.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .try_init();
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "why a program ends is said where a person looks"
+)]
+fn fail(error: &dyn Error, status: u8) -> ExitCode {
+    eprintln!("patchwire-agent: {}", chain(error));
+    ExitCode::from(status)
+}

@@ -1,0 +1,389 @@
+//! One push over one stream: the shell around the protocol's state machine for the agent's end.
+
+use std::{
+    io::{self, BufReader, Read},
+    sync::Arc,
+    time::Instant,
+};
+
+use patchwire_protocol::{
+    limits,
+    message::{
+        inner::{AgentMessage, DeveloperMessage, SignaturePart},
+        push::{Answer, Failure, FailureCode, Push},
+    },
+    operation::Operation,
+    path::RelativePath,
+    session::receiver::{Input, Offer, Output, Receiver, StageFailure, Verdict, refusal},
+};
+use patchwire_tree::{StageError, Staged};
+use tokio::{
+    sync::{OwnedMutexGuard, mpsc},
+    task::JoinHandle,
+};
+
+use crate::{
+    answers::Recorded,
+    deployment::{Deployment, Judgement, Offered, random, stage_failure},
+    serve::{Reader, Writer},
+};
+
+/// How many pieces of content wait for the disk.
+const AHEAD: usize = 4;
+
+/// The largest window that a content stream may ask memory for, as a power of two: 8 MiB.
+const WINDOW_LOG: u32 = 23;
+
+/// Takes a push whose first message has come, to its end.
+///
+/// Once all of it is here, it goes on without the developer: what became of it can be asked for
+/// under its id.
+pub(crate) async fn serve(
+    deployment: Arc<Deployment>,
+    reader: Reader,
+    writer: Writer,
+    push: Box<Push>,
+) {
+    let push_id = push.push_id;
+    let mut taking = Taking {
+        deployment,
+        receiver: Receiver::new(Instant::now()),
+        reader,
+        writer: Some(writer),
+        turn: None,
+        offered: None,
+        header: push.clone(),
+        staging: None,
+        content: None,
+        staged: None,
+    };
+    taking.handle(Input::Message(DeveloperMessage::Push(push)));
+    taking.run().await;
+    tracing::debug!(%push_id, "the push has ended");
+}
+
+struct Taking {
+    deployment: Arc<Deployment>,
+    receiver: Receiver,
+    reader: Reader,
+    /// `None` once the developer is gone.
+    writer: Option<Writer>,
+    /// Held from the first judgement to the end.
+    turn: Option<OwnedMutexGuard<()>>,
+    offered: Option<Offered>,
+    /// The push as it was judged last.
+    header: Box<Push>,
+    staging: Option<JoinHandle<Result<Staged, StageError>>>,
+    content: Option<mpsc::Sender<Piece>>,
+    staged: Option<Staged>,
+}
+
+impl Taking {
+    async fn run(&mut self) {
+        loop {
+            while let Some(output) = self.receiver.poll_output() {
+                if output == Output::Finished {
+                    return self.finish().await;
+                }
+                self.perform(output).await;
+            }
+            let timeout = self.receiver.poll_timeout();
+            tokio::select! {
+                message = self.reader.receive(), if self.writer.is_some() => match message {
+                    Ok(Some(message)) => self.handle(Input::Message(message)),
+                    Ok(None) => self.developer_is_gone(),
+                    Err(error) => {
+                        tracing::debug!(%error, "the developer's stream broke");
+                        self.developer_is_gone();
+                    }
+                },
+                staged = joined(&mut self.staging) => {
+                    self.staging = None;
+                    self.content = None;
+                    self.staged(staged).await;
+                }
+                () = sleep_until(timeout) => self.receiver.handle_timeout(Instant::now()),
+            }
+        }
+    }
+
+    async fn perform(&mut self, output: Output) {
+        match output {
+            Output::Send(message) => self.send(&message).await,
+            Output::Judge(push) => self.judge(push).await,
+            Output::Sign(paths) => self.sign(paths).await,
+            Output::Stage(push, operations) => self.stage(&push, operations),
+            Output::Content(bytes) => self.pass_on(Piece::Bytes(bytes)).await,
+            Output::ContentEnd => self.pass_on(Piece::End).await,
+            Output::Discard => {
+                self.content = None;
+                self.staged = None;
+                if let Some(staging) = self.staging.take() {
+                    // It ends at once, as its content does; the next push needs what it holds.
+                    drop(staging.await);
+                }
+            }
+            Output::Commit => {
+                let (deployment, header) = (Arc::clone(&self.deployment), self.header.clone());
+                let committed = match self.staged.take() {
+                    Some(staged) => {
+                        self.busy(async { deployment.commit(&header, staged).await })
+                            .await
+                    }
+                    None => Err(Failure::new(FailureCode::Io, "nothing is staged")),
+                };
+                self.handle(Input::Committed(committed));
+            }
+            Output::Reload => {
+                let (deployment, header) = (Arc::clone(&self.deployment), self.header.clone());
+                let reloaded = self.busy(async { deployment.reload(&header).await }).await;
+                self.handle(Input::Reloaded(reloaded));
+            }
+            Output::RollBack => {
+                let deployment = Arc::clone(&self.deployment);
+                let rolled_back = self.busy(async { deployment.roll_back().await }).await;
+                self.handle(Input::RolledBack(rolled_back));
+            }
+            Output::Record(answer) => self.record(answer).await,
+            // Taken care of where outputs are polled.
+            Output::Finished => {}
+        }
+    }
+
+    async fn judge(&mut self, push: Box<Push>) {
+        self.header = push;
+        if self.turn.is_none() {
+            let deployment = Arc::clone(&self.deployment);
+            self.turn = Some(self.busy(async { deployment.turn().await }).await);
+        }
+        let verdict = match self.deployment.judge(&self.header, self.offered.as_ref()) {
+            Judgement::Accept => Verdict::Accept,
+            Judgement::Answer(answer) => Verdict::Answer(answer),
+            Judgement::Offer => match self.offer().await {
+                Ok(offer) => Verdict::Rebase(offer),
+                Err(failure) => Verdict::Answer(Box::new(refusal(&self.header, failure))),
+            },
+        };
+        self.handle(Input::Judged(verdict));
+    }
+
+    async fn offer(&mut self) -> Result<Offer, Failure> {
+        let deployment = Arc::clone(&self.deployment);
+        match self.busy(async { deployment.offer().await }).await {
+            Ok(offered) => {
+                let entries = offered.manifest.entries().to_vec();
+                let (epoch, managed) = (offered.epoch, offered.managed);
+                self.offered = Some(offered);
+                Ok(Offer {
+                    epoch,
+                    managed,
+                    entries,
+                })
+            }
+            Err(error) => Err(Failure::new(
+                FailureCode::Io,
+                format!("can't look at what is here: {error}"),
+            )),
+        }
+    }
+
+    async fn sign(&mut self, paths: Vec<RelativePath>) {
+        let seed = random();
+        for (index, path) in (0..).zip(paths) {
+            let known = self
+                .offered
+                .as_ref()
+                .is_some_and(|o| o.manifest.get(&path).is_some());
+            let deployment = Arc::clone(&self.deployment);
+            let signature = match known {
+                true => self.busy(async { deployment.sign(path, seed).await }).await,
+                false => None,
+            };
+            let bytes = signature.unwrap_or_default();
+            let mut parts = bytes.chunks(limits::CONTENT_PART).peekable();
+            if parts.peek().is_none() {
+                let part = SignaturePart {
+                    index,
+                    bytes: Vec::new(),
+                    last: true,
+                };
+                self.handle(Input::Signed(part));
+            }
+            while let Some(part) = parts.next() {
+                let (bytes, last) = (part.to_vec(), parts.peek().is_none());
+                self.handle(Input::Signed(SignaturePart { index, bytes, last }));
+                self.send_all().await;
+            }
+        }
+    }
+
+    fn stage(&mut self, push: &Push, operations: Vec<Operation>) {
+        let (sender, pieces) = mpsc::channel(AHEAD);
+        let pieces = Pieces {
+            pieces,
+            piece: io::Cursor::default(),
+            ended: false,
+        };
+        let decoder = zstd::Decoder::new(pieces).and_then(|mut decoder| {
+            decoder.window_log_max(WINDOW_LOG)?;
+            Ok(decoder)
+        });
+        match decoder {
+            Ok(decoder) => {
+                let content = Box::new(BufReader::new(decoder));
+                let deployment = Arc::clone(&self.deployment);
+                let (push, offered) = (push.clone(), self.offered.clone());
+                self.content = Some(sender);
+                self.staging = Some(tokio::spawn(async move {
+                    deployment.stage(&push, offered, operations, content).await
+                }));
+            }
+            Err(error) => {
+                let failure = Failure::new(FailureCode::Io, format!("can't decompress: {error}"));
+                self.handle(Input::Staged(Err(StageFailure::Failed(failure))));
+            }
+        }
+    }
+
+    /// Gives the staging thread a piece of content. That it no longer takes any says nothing: how it
+    /// ended comes by itself.
+    async fn pass_on(&self, piece: Piece) {
+        if let Some(content) = &self.content {
+            drop(content.send(piece).await);
+        }
+    }
+
+    async fn staged(&mut self, staged: Result<Staged, StageError>) {
+        let result = match staged {
+            Ok(staged) => {
+                self.staged = Some(staged);
+                Ok(())
+            }
+            Err(StageError::Basis { path }) => {
+                tracing::info!(%path, "a file that the push builds on has changed here");
+                match self.offer().await {
+                    Ok(offer) => Err(StageFailure::Basis(offer)),
+                    Err(failure) => Err(StageFailure::Failed(failure)),
+                }
+            }
+            Err(error) => Err(StageFailure::Failed(stage_failure(&error))),
+        };
+        self.handle(Input::Staged(result));
+    }
+
+    async fn record(&self, answer: Box<Answer>) {
+        let Push { client, target, .. } = *self.header;
+        self.deployment
+            .record(Recorded {
+                client,
+                target,
+                answer: *answer,
+            })
+            .await;
+        self.deployment.settle().await;
+    }
+
+    /// Does work that takes long, and says meanwhile that it goes on.
+    async fn busy<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = Box::pin(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = sleep_until(self.receiver.poll_timeout()) => {
+                    self.receiver.handle_timeout(Instant::now());
+                    self.send_all().await;
+                }
+            }
+        }
+    }
+
+    /// Sends what is to be sent, and leaves the rest for its turn.
+    async fn send_all(&mut self) {
+        let mut rest = Vec::new();
+        while let Some(output) = self.receiver.poll_output() {
+            match output {
+                Output::Send(message) => self.send(&message).await,
+                other => rest.push(other),
+            }
+        }
+        debug_assert!(
+            rest.is_empty(),
+            "only heartbeats and signatures come so: {rest:?}"
+        );
+    }
+
+    async fn send(&mut self, message: &AgentMessage) {
+        let Some(writer) = &mut self.writer else {
+            return;
+        };
+        let sent = tokio::time::timeout(limits::STALL, writer.send(message)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            self.developer_is_gone();
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.receiver.handle_input(input, Instant::now());
+    }
+
+    /// A push that is here as a whole goes on; another is called off.
+    fn developer_is_gone(&mut self) {
+        if self.writer.take().is_some() && !self.receiver.is_whole() {
+            self.handle(Input::Message(DeveloperMessage::Abort));
+        }
+    }
+
+    async fn finish(&mut self) {
+        self.turn = None;
+        if let Some(mut writer) = self.writer.take() {
+            drop(tokio::time::timeout(limits::STALL, writer.finish()).await);
+        }
+    }
+}
+
+async fn joined(
+    staging: &mut Option<JoinHandle<Result<Staged, StageError>>>,
+) -> Result<Staged, StageError> {
+    match staging {
+        Some(staging) => staging
+            .await
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What comes over the channel to the staging thread. Its end without [`Piece::End`] is an error.
+enum Piece {
+    Bytes(Vec<u8>),
+    End,
+}
+
+/// The pieces as a stream, for a thread that may block.
+struct Pieces {
+    pieces: mpsc::Receiver<Piece>,
+    piece: io::Cursor<Vec<u8>>,
+    ended: bool,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.piece.read(buffer)?;
+            if read > 0 || buffer.is_empty() || self.ended {
+                return Ok(read);
+            }
+            match self.pieces.blocking_recv() {
+                Some(Piece::Bytes(bytes)) => self.piece = io::Cursor::new(bytes),
+                Some(Piece::End) => self.ended = true,
+                None => return Err(io::Error::other("the push was called off")),
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The agent from start to end: the app runs, and developers' streams are served for as long as
+//! there is a way to the relay.
+
+use std::{error::Error, io, sync::Arc, time::Duration};
+
+use patchwire_transport::{
+    Backoff, ConnectError, DeploymentLink, Disconnected, Notice, RelayConnection, Role, random_u64,
+};
+use patchwire_tree::{Recovery, Store, StoreError};
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    app::{App, AppConfig, GRACE},
+    config::Config,
+    deployment::{Deployment, random},
+    guard::{Guard, LockError, wait_for_previous},
+    serve,
+};
+
+/// How long to wait for the app of an agent that was killed to be gone.
+const PREVIOUS_APP: Duration = Duration::from_secs(30);
+
+/// How long to try for a connection to the relay before trying anew.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How many streams of developers are served at once.
+const STREAMS: usize = 64;
+
+/// How long a push that is being applied may take to end when the agent is told to.
+const LAST_PUSH: Duration = Duration::from_secs(10);
+
+/// Why an agent can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The tree and its state can't be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The app of an agent before doesn't end.
+    #[error(transparent)]
+    PreviousApp(#[from] LockError),
+    /// The guard can't be started.
+    #[error("can't start the guard of the app")]
+    Guard(#[source] io::Error),
+}
+
+/// Runs an agent until `shutdown` resolves; then the app is ended, and a push that is being applied
+/// is carried to its end before.
+///
+/// # Errors
+///
+/// [`RunError`] if it can't begin. A relay that can't be reached is none: it is tried for ever, and
+/// the app runs meanwhile.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    let Config {
+        link,
+        root,
+        state,
+        name,
+        command,
+        environment,
+        app: flags,
+        guard,
+    } = config;
+    let (store, recovery) = {
+        let (root, state) = (root.clone(), state.clone());
+        let opened = tokio::task::spawn_blocking(move || Store::open(&root, &state, random()));
+        opened
+            .await
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?
+    };
+    match &recovery {
+        Recovery::Clean => {}
+        Recovery::Finished => tracing::info!("finished a commit that was interrupted"),
+        Recovery::TakenBack { lost } => {
+            tracing::info!(?lost, "took back a commit that was interrupted");
+        }
+    }
+    let lock = wait_for_previous(&state, PREVIOUS_APP).await?;
+    let arguments = guard.arguments;
+    let guard = Guard::start(&guard.program, &arguments, lock).map_err(RunError::Guard)?;
+    let app = App::spawn(AppConfig {
+        command,
+        root,
+        env: environment.0,
+        grace: GRACE,
+        guard: Some(guard),
+        pass_output: true,
+    });
+    let deployment = Arc::new(Deployment::new(name.clone(), flags, app, store)?);
+    let serving = async {
+        // Streams are served at once: a push waits for its turn, which the start takes first.
+        let starting = deployment.boot();
+        tokio::join!(starting, attend(&deployment, &link, &name));
+    };
+    tokio::select! {
+        () = serving => {}
+        () = shutdown => tracing::info!("ending"),
+    }
+    // What is being applied is of one piece: with its end comes ours.
+    drop(timeout(LAST_PUSH, deployment.turn()).await);
+    if let Err(error) = deployment.app().shutdown().await {
+        tracing::warn!(%error, "the app did not end");
+    }
+    Ok(())
+}
+
+/// Keeps a connection to the relay, for ever.
+async fn attend(deployment: &Arc<Deployment>, link: &DeploymentLink, name: &str) {
+    let mut backoff = Backoff::new();
+    let mut said = String::new();
+    let streams = Arc::new(Semaphore::new(STREAMS));
+    loop {
+        match RelayConnection::connect(link, Role::Agent, name, CONNECT).await {
+            Ok(connection) => {
+                backoff.reset();
+                said.clear();
+                tracing::info!(relay = %connection.remote_address(), "attached to the relay");
+                match attached(deployment, &connection, &streams).await {
+                    Ended::Replaced => return replaced().await,
+                    Ended::Lost(reason) => tracing::warn!(%reason, "lost the relay"),
+                    Ended::Draining(delay) => {
+                        tracing::info!(?delay, "the relay ends, and is to be back soon");
+                        sleep(delay).await;
+                    }
+                }
+            }
+            Err(error) => tell(&error, &mut said),
+        }
+        sleep(backoff.next_delay(random_u64().unwrap_or(0))).await;
+    }
+}
+
+enum Ended {
+    Lost(Disconnected),
+    Draining(Duration),
+    Replaced,
+}
+
+/// Serves streams until the connection ends.
+async fn attached(
+    deployment: &Arc<Deployment>,
+    connection: &RelayConnection,
+    streams: &Arc<Semaphore>,
+) -> Ended {
+    let mut serving = JoinSet::new();
+    let mut draining = None;
+    let reason = loop {
+        while serving.try_join_next().is_some() {}
+        tokio::select! {
+            incoming = connection.accept() => match incoming {
+                Ok(incoming) => match Arc::clone(streams).try_acquire_owned() {
+                    Ok(permit) => {
+                        let deployment = Arc::clone(deployment);
+                        serving.spawn(async move {
+                            Box::pin(serve::serve(deployment, incoming)).await;
+                            drop(permit);
+                        });
+                    }
+                    // The relay bounds them too, so this is a relay that doesn't.
+                    Err(_) => tracing::warn!("too many streams at once: one was refused"),
+                },
+                Err(reason) => break reason,
+            },
+            Ok(Some(notice)) = connection.notice() => match notice {
+                Notice::Drain { .. } => draining = notice.retry_delay(random()),
+                Notice::Replaced { name } => {
+                    tracing::warn!(by = name.as_str(), "a newer agent takes over");
+                }
+            },
+        }
+    };
+    // A push that is here as a whole needs no connection any more.
+    serving.detach_all();
+    match (reason, draining) {
+        (Disconnected::Replaced, _) => Ended::Replaced,
+        (_, Some(delay)) => Ended::Draining(delay),
+        (reason, None) => Ended::Lost(reason),
+    }
+}
+
+/// Two agents that both came back would take each other's place for ever.
+async fn replaced() {
+    tracing::error!(
+        "another agent with this link has taken over: the app here goes on, without pushes; start \
+         this agent again to take over from the other"
+    );
+    std::future::pending::<()>().await;
+}
+
+/// Says why there is no way to the relay, once for each reason.
+fn tell(error: &ConnectError, said: &mut String) {
+    let text = chain(error);
+    if text != *said {
+        tracing::error!("{text}; trying on");
+        *said = text;
+    }
+}
+
+/// An error and what it comes from, as one sentence.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,174 @@
+//! The way to an agent: through the relay, again when it was lost, for as long as one waits.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use patchwire_protocol::message::{
+    inner::{AgentMessage, DeveloperMessage},
+    status::{LogLine, LogsRequest, Status},
+};
+use patchwire_transport::{Backoff, DeploymentLink, OpenError, RelayConnection, Role, random_u64};
+use tokio::sync::Mutex;
+
+use crate::{error::ClientError, session::Session};
+
+/// What a relay that was reached in the last moment has left to get us to the agent.
+const GREETING: Duration = Duration::from_secs(1);
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// How long to wait for relay and agent, also when the connection is lost later. Default 10 s.
+    pub wait: Duration,
+    /// What the agent's side is told about who this is. Default `developer`.
+    pub name: String,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            wait: Duration::from_secs(10),
+            name: "developer".to_owned(),
+        }
+    }
+}
+
+/// A developer's connection to the agent of one deployment. It comes back by itself when it is
+/// lost between requests.
+#[derive(Debug)]
+pub struct Client {
+    link: DeploymentLink,
+    options: ConnectOptions,
+    relay: Mutex<Option<Arc<RelayConnection>>>,
+}
+
+impl Client {
+    /// Makes a client. The connection is made when it is first needed.
+    #[must_use]
+    pub fn new(link: DeploymentLink, options: ConnectOptions) -> Self {
+        Self {
+            link,
+            options,
+            relay: Mutex::new(None),
+        }
+    }
+
+    /// The link it was made with.
+    #[must_use]
+    pub const fn link(&self) -> &DeploymentLink {
+        &self.link
+    }
+
+    /// Asks how the agent and its app are.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`] if the agent can't be asked.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        let mut session = self.session().await?;
+        session.send(&DeveloperMessage::Status).await?;
+        match session.receive().await? {
+            AgentMessage::Status(status) => Ok(*status),
+            AgentMessage::Misunderstood(what) => Err(ClientError::Misunderstood {
+                what: what.as_str().to_owned(),
+            }),
+            _ => Err(ClientError::Misbehaved {
+                what: "no status came".to_owned(),
+            }),
+        }
+    }
+
+    /// Asks for lines of the app's output.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`] if the agent can't be asked.
+    pub async fn logs(&self, request: LogsRequest) -> Result<LogStream, ClientError> {
+        let mut session = self.session().await?;
+        session.send(&DeveloperMessage::Logs(request)).await?;
+        Ok(LogStream { session })
+    }
+
+    /// Opens a conversation with the agent, and waits for relay and agent if need be.
+    pub(crate) async fn session(&self) -> Result<Session, ClientError> {
+        let deadline = Instant::now() + self.options.wait;
+        let mut backoff = Backoff::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let attempt = tokio::time::timeout(left + GREETING, self.attempt(left)).await;
+            let error = match attempt {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(error)) if error.is_passing() => error,
+                Ok(Err(error)) => return Err(error),
+                Err(_) => ClientError::Lost { source: None },
+            };
+            self.disconnect().await;
+            let delay = backoff.next_delay(random_u64().unwrap_or(0));
+            if Instant::now() + delay >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(%error, ?delay, "trying again");
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Lets go of the connection, so that the next request makes a new one.
+    pub(crate) async fn disconnect(&self) {
+        self.relay.lock().await.take();
+    }
+
+    async fn attempt(&self, timeout: Duration) -> Result<Session, ClientError> {
+        let relay = {
+            let mut slot = self.relay.lock().await;
+            match &*slot {
+                Some(relay) => Arc::clone(relay),
+                None => {
+                    let connected = RelayConnection::connect(
+                        &self.link,
+                        Role::Developer,
+                        &self.options.name,
+                        timeout,
+                    );
+                    let relay = Arc::new(connected.await.map_err(ClientError::Connect)?);
+                    Arc::clone(slot.insert(relay))
+                }
+            }
+        };
+        let stream = relay.open().await.map_err(|error| match error {
+            OpenError::NoAgent => ClientError::NoAgent {
+                app: self.link.app().clone(),
+                deployment: self.link.deployment().clone(),
+            },
+            error => ClientError::Open(error),
+        })?;
+        Session::begin(stream).await
+    }
+}
+
+/// Lines of the app's output as they come.
+#[derive(Debug)]
+pub struct LogStream {
+    session: Session,
+}
+
+impl LogStream {
+    /// The next lines; `None` once there are no more.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`] if the connection is lost.
+    pub async fn next(&mut self) -> Result<Option<Vec<LogLine>>, ClientError> {
+        match self.session.reader.receive().await? {
+            None => Ok(None),
+            Some(AgentMessage::LogLines(lines)) => Ok(Some(lines)),
+            Some(AgentMessage::Misunderstood(what)) => Err(ClientError::Misunderstood {
+                what: what.as_str().to_owned(),
+            }),
+            Some(_) => Err(ClientError::Misbehaved {
+                what: "no lines came".to_owned(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! The shell around the developer's state machine: it plans, reads, sends and listens.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Instant};
+
+use patchwire_delta::Signature;
+use patchwire_protocol::{
+    limits,
+    manifest::{Entry, Manifest},
+    message::{
+        inner::{DeveloperMessage, WireDigest},
+        push::Push,
+    },
+    operation::{Operation, Source},
+    path::RelativePath,
+    session::sender::{Basis, Content, Input, Outcome, Output, Planned, Sender},
+};
+use patchwire_tree::{Counts, Draft};
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::{
+    content::{self, ContentError},
+    error::ClientError,
+    memory::{Memory, Remembered},
+    push::{Progress, join},
+    session::Session,
+};
+
+/// What plans are made of.
+#[derive(Debug)]
+pub(crate) struct Plans {
+    pub(crate) root: PathBuf,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) target: Arc<Manifest>,
+    pub(crate) force: bool,
+    pub(crate) dry_run: bool,
+}
+
+/// How a conversation ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// As the state machine says.
+    Outcome(Outcome),
+    /// The plan was all that was asked for.
+    Planned,
+}
+
+/// One attempt of a push over one session.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    session: Session,
+    plans: Plans,
+    sender: Sender,
+    remembered: Option<Remembered>,
+    draft: Option<Drafted>,
+    content: Option<mpsc::Receiver<Result<Content, ContentError>>>,
+    reading: bool,
+    counts: Counts,
+    content_sent: u64,
+    sent_at: Option<Instant>,
+}
+
+/// A plan that waits for signatures.
+#[derive(Debug)]
+struct Drafted {
+    draft: Draft,
+    available: Manifest,
+    signatures: HashMap<RelativePath, Signature>,
+    asked: Vec<RelativePath>,
+}
+
+impl Conversation {
+    pub(crate) fn new(session: Session, header: Push, plans: Plans) -> Self {
+        let remembered = plans.memory.recall();
+        let known = remembered
+            .as_ref()
+            .map(|r| (r.epoch, WireDigest(r.manifest.root())));
+        let sender = Sender::new(header, &session.greeting, known, Instant::now());
+        Self {
+            session,
+            plans,
+            sender,
+            remembered,
+            draft: None,
+            content: None,
+            reading: false,
+            counts: Counts::default(),
+            content_sent: 0,
+            sent_at: None,
+        }
+    }
+
+    /// Tells whether everything was sent, so that it may have been applied.
+    pub(crate) const fn is_sent(&self) -> bool {
+        self.sender.is_sent()
+    }
+
+    /// When everything was sent.
+    pub(crate) const fn sent_at(&self) -> Option<Instant> {
+        self.sent_at
+    }
+
+    /// What the plan amounts to.
+    pub(crate) const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Converses until the push has ended one way or another.
+    pub(crate) async fn run(
+        &mut self,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<End, ClientError> {
+        loop {
+            while let Some(output) = self.sender.poll_output() {
+                if let Some(end) = self.perform(output, progress).await? {
+                    return Ok(end);
+                }
+            }
+            if self.sender.is_sent() && self.sent_at.is_none() {
+                self.sent_at = Some(Instant::now());
+            }
+            let deadline = self
+                .sender
+                .poll_timeout()
+                .map(tokio::time::Instant::from_std);
+            let content = async {
+                match &mut self.content {
+                    Some(content) if self.reading => content.recv().await,
+                    _ => std::future::pending().await,
+                }
+            };
+            let timeout = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                message = self.session.reader.receive() => {
+                    let message = message?.ok_or(ClientError::Lost { source: None })?;
+                    self.sender.handle_input(Input::Message(message), Instant::now());
+                }
+                piece = content => {
+                    self.reading = false;
+                    // The thread says how it ended unless it panicked.
+                    let piece = piece.ok_or(ClientError::Lost { source: None })??;
+                    if let Content::Piece(bytes) = &piece {
+                        self.content_sent += bytes.len() as u64;
+                        progress(Progress::Sending { sent: self.content_sent });
+                    }
+                    self.sender.handle_input(Input::Content(piece), Instant::now());
+                }
+                () = timeout => self.sender.handle_timeout(Instant::now()),
+            }
+        }
+    }
+
+    async fn perform(
+        &mut self,
+        output: Output,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Option<End>, ClientError> {
+        let planned = match output {
+            Output::Send(message) => {
+                let Err(error) = self.session.send(&message).await else {
+                    return Ok(None);
+                };
+                return self
+                    .last_words(error)
+                    .await
+                    .map(|outcome| Some(End::Outcome(outcome)));
+            }
+            Output::Progress(phase) => {
+                progress(Progress::Agent(phase));
+                return Ok(None);
+            }
+            Output::Read => {
+                self.reading = true;
+                return Ok(None);
+            }
+            Output::Finished(outcome) => return Ok(Some(End::Outcome(outcome))),
+            Output::Plan(basis) => self.plan(basis).await,
+            Output::Diff(signatures) => self.diff(signatures),
+        };
+        match planned {
+            Ok(planned) if !self.plans.dry_run => {
+                self.sender
+                    .handle_input(Input::Planned(planned), Instant::now());
+                Ok(None)
+            }
+            ended => {
+                // So that the agent doesn't wait for what will not come.
+                let _ = self.session.send(&DeveloperMessage::Abort).await;
+                ended.map(|_| Some(End::Planned))
+            }
+        }
+    }
+
+    /// An agent that refuses a push says so and ends the stream, while we may still be sending:
+    /// what it said is worth more than that we could not go on.
+    async fn last_words(&mut self, error: ClientError) -> Result<Outcome, ClientError> {
+        while let Ok(Ok(Some(message))) =
+            timeout(limits::STALL, self.session.reader.receive()).await
+        {
+            self.sender
+                .handle_input(Input::Message(message), Instant::now());
+            while let Some(output) = self.sender.poll_output() {
+                if let Output::Finished(outcome) = output {
+                    return Ok(outcome);
+                }
+            }
+        }
+        Err(error)
+    }
+
+    async fn plan(&mut self, basis: Basis) -> Result<Planned, ClientError> {
+        // What was being read was planned against another base.
+        self.content = None;
+        self.reading = false;
+        let (available, managed, offered) = match basis {
+            Basis::Offered { manifest, managed } => (manifest, managed, true),
+            Basis::Remembered => match self.remembered.take() {
+                Some(remembered) => (remembered.manifest, true, false),
+                None => return Err(ClientError::Lost { source: None }),
+            },
+        };
+        let nothing = Manifest::default();
+        let base = if managed { &available } else { &nothing };
+        let draft = patchwire_tree::plan(base, &available, &self.plans.target);
+        self.counts = draft.counts();
+        self.check(base)?;
+        if self.plans.dry_run {
+            return Ok(Planned::Operations(Vec::new()));
+        }
+
+        let wants = draft.wants().to_vec();
+        let (memory, wanted) = (Arc::clone(&self.plans.memory), wants.clone());
+        let digests: Vec<_> = wanted.iter().map(|path| digest(&available, path)).collect();
+        let signatures: HashMap<_, _> = join(tokio::task::spawn_blocking(move || {
+            let recalled =
+                |(path, digest): (_, Option<_>)| Some((path, memory.signature(digest?)?));
+            wanted
+                .into_iter()
+                .zip(digests)
+                .filter_map(recalled)
+                .collect()
+        }))
+        .await;
+        let asked: Vec<_> = wants
+            .into_iter()
+            .filter(|path| !signatures.contains_key(path))
+            .take(limits::SIGNATURES)
+            .collect();
+        let drafted = Drafted {
+            draft,
+            available,
+            signatures,
+            asked: asked.clone(),
+        };
+        // Only of what it has just offered can the agent be asked for signatures.
+        if offered && !asked.is_empty() {
+            self.draft = Some(drafted);
+            return Ok(Planned::Wants(asked));
+        }
+        Ok(self.finish(drafted))
+    }
+
+    fn diff(&mut self, signatures: Vec<Vec<u8>>) -> Result<Planned, ClientError> {
+        let Some(mut drafted) = self.draft.take() else {
+            return Err(ClientError::Misbehaved {
+                what: "signatures nobody asked for".to_owned(),
+            });
+        };
+        let asked = std::mem::take(&mut drafted.asked);
+        for (path, bytes) in asked.into_iter().zip(signatures) {
+            // One that is not of the file that was offered would only make a useless delta.
+            let expected = digest(&drafted.available, &path);
+            if let Ok(signature) = Signature::decode(&bytes)
+                && Some(signature.digest()) == expected
+            {
+                drafted.signatures.insert(path, signature);
+            }
+        }
+        Ok(self.finish(drafted))
+    }
+
+    /// Fixes the operations, and begins to read what they send.
+    fn finish(&mut self, drafted: Drafted) -> Planned {
+        let Drafted {
+            draft,
+            mut signatures,
+            ..
+        } = drafted;
+        let plan = draft.finish(|path| signatures.contains_key(path));
+        let deltas = plan
+            .operations
+            .iter()
+            .filter_map(|operation| match operation {
+                Operation::Put {
+                    path,
+                    source: Source::Delta { .. },
+                    ..
+                } => signatures.remove(path),
+                Operation::Put { .. } | Operation::Delete { .. } => None,
+            });
+        let signatures = deltas.collect();
+        self.content = Some(content::read(content::Plan {
+            root: self.plans.root.clone(),
+            operations: plan.operations.clone(),
+            signatures,
+        }));
+        Planned::Operations(plan.operations)
+    }
+
+    /// The brakes: what a wrong directory looks like.
+    fn check(&self, base: &Manifest) -> Result<(), ClientError> {
+        if self.plans.force || base.is_empty() {
+            return Ok(());
+        }
+        let root = self.plans.root.clone();
+        if self.plans.target.is_empty() {
+            return Err(ClientError::Empty { root });
+        }
+        let files = base
+            .entries()
+            .iter()
+            .filter(|entry| !entry.entry.is_directory())
+            .count();
+        let deleted = usize::try_from(self.counts.deleted).unwrap_or(usize::MAX);
+        if deleted.saturating_mul(2) > files {
+            return Err(ClientError::DeletesTooMuch {
+                deleted,
+                managed: files,
+                root,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn digest(available: &Manifest, path: &RelativePath) -> Option<patchwire_delta::Digest> {
+    match available.get(path) {
+        Some(Entry::File { digest, .. }) => Some(*digest),
+        _ => None,
+    }
+}

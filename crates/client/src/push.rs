@@ -1,0 +1,449 @@
+//! One push, from the scan to the report.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use patchwire_protocol::{
+    limits,
+    manifest::Manifest,
+    message::{
+        inner::{Text, WireDigest},
+        push::{Answer, AppOptions, Base, ClientId, Phase, Push, PushId, PushStatus},
+    },
+    path::RelativePath,
+    session::sender::Outcome,
+};
+use patchwire_tree::{Counts, Scan, ScanOptions, StatCache, SymlinkPolicy};
+
+use crate::{
+    connect::Client,
+    conversation::{Conversation, End, Plans},
+    error::ClientError,
+    memory::{Memory, Remembered},
+    report::{
+        AgentReport, ByteCounts, FileCounts, PushReport, ReportStatus, ReportedError, Timings,
+    },
+    session::Session,
+};
+
+/// How often a push begins again because files changed while they were read.
+const ATTEMPTS: u32 = 3;
+
+/// How often a push whose connection is lost is sent again under its id.
+const RETRIES: u32 = 5;
+
+/// What to push.
+#[derive(Clone, Debug)]
+pub struct PushRequest {
+    /// The directory.
+    pub root: PathBuf,
+    /// What of it.
+    pub scan: ScanOptions,
+    /// What the developer says of it. Default: nothing.
+    pub message: String,
+    /// Who pushes, for others to read. Default `developer`.
+    pub author: String,
+    /// Whether only to plan, and to say what the push would be about.
+    pub dry_run: bool,
+    /// Whether to replace what another developer pushed, and to delete as much as it takes.
+    pub force: bool,
+    /// How the app is run, where the agent's own flags don't say.
+    pub app: AppOptions,
+    /// A directory of ours for what is remembered between pushes, shared by all deployments.
+    pub state: PathBuf,
+}
+
+impl PushRequest {
+    /// Asks to push `root` as it is, and to remember in `state`.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            scan: ScanOptions::default(),
+            message: String::new(),
+            author: "developer".to_owned(),
+            dry_run: false,
+            force: false,
+            app: AppOptions::default(),
+            state: state.into(),
+        }
+    }
+}
+
+/// How far a push is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The directory is being scanned.
+    Scanning {
+        /// Entries found so far.
+        entries: u64,
+        /// Files read so far, and files to read once that is known.
+        files: (u64, u64),
+    },
+    /// Relay and agent are being reached.
+    Connecting,
+    /// Content is being sent.
+    Sending {
+        /// Compressed bytes sent so far.
+        sent: u64,
+    },
+    /// The agent works.
+    Agent(Phase),
+}
+
+impl Client {
+    /// Pushes a directory: scans it, sends what the agent lacks, and waits until the app runs it or
+    /// the agent has rolled back.
+    ///
+    /// A push whose connection is lost is sent again under its id, which is never applied twice.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`] if nothing came to be applied. What the agent answered is in the report,
+    /// also when it refused, failed or rolled back.
+    pub async fn push(
+        &self,
+        request: &PushRequest,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<PushReport, ClientError> {
+        let root = canonical(&request.root)?;
+        let client = client_id(&root);
+        let memory = Arc::new(Memory::new(
+            request.state.join(self.link().id().to_string()).join(
+                blake3::hash(root.as_os_str().as_encoded_bytes())
+                    .to_hex()
+                    .as_str(),
+            ),
+        ));
+        let mut changed = None;
+        for _ in 0..ATTEMPTS {
+            let started = Instant::now();
+            let scan = scan(&root, request, &memory, progress).await?;
+            let mut push = PushInProgress {
+                connection: self,
+                request,
+                progress,
+                memory: &memory,
+                root: &root,
+                target: Arc::new(scan.manifest),
+                traffic: (0, 0),
+                counts: Counts::default(),
+                agent: String::new(),
+                started,
+                scanned: Instant::now(),
+                sent_at: None,
+            };
+            let header = push.header(client);
+            let push_id = header.push_id;
+            let mut report = match push.retry(header).await? {
+                Ended::Answered(answer) => {
+                    let report = push.report_answer(&answer);
+                    push.remember(&answer).await?;
+                    report
+                }
+                Ended::Planned => PushReport {
+                    dry_run: true,
+                    ..push.report(push_id)
+                },
+                Ended::Unknown => push.report_unknown(push_id),
+                Ended::Changed(path) => {
+                    changed = Some(path);
+                    continue;
+                }
+            };
+            report.warnings.extend(scan.skipped.iter().map(|path| {
+                format!("{path} is neither file, directory nor link, and was left out")
+            }));
+            return Ok(report);
+        }
+        Err(ClientError::Unsettled {
+            path: changed.expect("an attempt ends so or returns"),
+        })
+    }
+}
+
+/// How the attempts to get a push to the agent ended.
+enum Ended {
+    Answered(Box<Answer>),
+    Planned,
+    Changed(RelativePath),
+    Unknown,
+}
+
+/// One push with its fixed target.
+struct PushInProgress<'a> {
+    connection: &'a Client,
+    request: &'a PushRequest,
+    progress: &'a (dyn Fn(Progress) + Send + Sync),
+    memory: &'a Arc<Memory>,
+    root: &'a Path,
+    target: Arc<Manifest>,
+    /// Bytes sent and received over all attempts.
+    traffic: (u64, u64),
+    counts: Counts,
+    agent: String,
+    started: Instant,
+    scanned: Instant,
+    sent_at: Option<Instant>,
+}
+
+impl PushInProgress<'_> {
+    fn header(&self, client: ClientId) -> Push {
+        Push {
+            push_id: PushId(uuid::Uuid::now_v7().into_bytes()),
+            client,
+            author: Text::cut(&self.request.author),
+            message: Text::cut(&self.request.message),
+            epoch: 0,
+            base: Base::Unknown,
+            target: WireDigest(self.target.root()),
+            operations: 0,
+            expires_ms: 0,
+            force: self.request.force,
+            links_may_leave: self.request.scan.symlinks == SymlinkPolicy::Any,
+            app: self.request.app.clone(),
+        }
+    }
+
+    /// Sends the push, again when the connection is lost, until there is an answer or no more hope.
+    async fn retry(&mut self, mut header: Push) -> Result<Ended, ClientError> {
+        // Once everything was sent, the agent may have applied it: from there on, what can't be
+        // asked any more is not known.
+        let mut sent = false;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            (self.progress)(Progress::Connecting);
+            let error = match self.connection.session().await {
+                Ok(session) => {
+                    if header.expires_ms == 0 {
+                        header.expires_ms = session
+                            .agent_clock_ms()
+                            .saturating_add(millis(limits::EXPIRY));
+                    }
+                    match self.converse(session, header.clone(), &mut sent).await {
+                        Ok(End::Planned) => return Ok(Ended::Planned),
+                        Ok(End::Outcome(outcome)) => match outcome {
+                            Outcome::Answered(answer) => return Ok(Ended::Answered(answer)),
+                            Outcome::Changed(path) => return Ok(Ended::Changed(path)),
+                            Outcome::Misbehaved(what) => ClientError::Misbehaved { what },
+                            Outcome::Misunderstood(what) => ClientError::Misunderstood { what },
+                            Outcome::Silent => ClientError::Lost { source: None },
+                        },
+                        Err(error) => error,
+                    }
+                }
+                Err(error) if sent => {
+                    tracing::warn!(%error, "the agent can't be asked what became of the push");
+                    return Ok(Ended::Unknown);
+                }
+                Err(error) => return Err(error),
+            };
+            if error.is_passing() && tries < RETRIES {
+                tracing::info!(%error, "sending the push again under its id");
+                self.connection.disconnect().await;
+                continue;
+            }
+            return if sent && error.is_passing() {
+                Ok(Ended::Unknown)
+            } else {
+                Err(error)
+            };
+        }
+    }
+
+    async fn converse(
+        &mut self,
+        session: Session,
+        header: Push,
+        sent: &mut bool,
+    ) -> Result<End, ClientError> {
+        self.agent = session.greeting.name.as_str().to_owned();
+        let traffic = session.traffic.clone();
+        let plans = Plans {
+            root: self.root.to_owned(),
+            memory: Arc::clone(self.memory),
+            target: Arc::clone(&self.target),
+            force: self.request.force,
+            dry_run: self.request.dry_run,
+        };
+        let mut conversation = Conversation::new(session, header, plans);
+        let result = conversation.run(self.progress).await;
+        if conversation.is_sent() {
+            *sent = true;
+            self.sent_at = conversation.sent_at().or(self.sent_at);
+        }
+        self.counts = conversation.counts();
+        self.traffic.0 += traffic.sent();
+        self.traffic.1 += traffic.received();
+        result
+    }
+
+    /// What is known of the push whatever the agent says.
+    fn report(&self, push_id: PushId) -> PushReport {
+        let now = Instant::now();
+        PushReport {
+            push_id,
+            status: ReportStatus::NoChanges,
+            error: None,
+            root: None,
+            files: FileCounts {
+                added: self.counts.added,
+                changed: self.counts.changed,
+                deleted: self.counts.deleted,
+                moved: self.counts.moved,
+            },
+            bytes: ByteCounts {
+                tree: self.target.content_len(),
+                sent: self.traffic.0,
+                received: self.traffic.1,
+            },
+            timings_ms: Timings {
+                scan: self.scanned - self.started,
+                send: self.sent_at.unwrap_or(now) - self.scanned,
+                total: now - self.started,
+                ..Timings::default()
+            },
+            agents: Vec::new(),
+            drift: Vec::new(),
+            warnings: Vec::new(),
+            dry_run: false,
+            conflict: None,
+        }
+    }
+
+    fn report_answer(&self, answer: &Answer) -> PushReport {
+        let mut report = self.report(answer.push_id);
+        report.status = answer.status.into();
+        report.error = answer.failure.as_ref().map(ReportedError::from);
+        report.root = answer.root.map(|root| root.0);
+        report.timings_ms.commit = Duration::from_micros(answer.timings.commit_us);
+        report.timings_ms.reload = Duration::from_micros(answer.timings.reload_us);
+        report.timings_ms.ready = Duration::from_micros(answer.timings.ready_us);
+        report.agents = vec![AgentReport::new(&self.agent, answer)];
+        report.drift = answer.drift.clone();
+        report.warnings = answer
+            .warnings
+            .iter()
+            .map(|text| text.as_str().to_owned())
+            .collect();
+        report.conflict = answer.conflict.clone();
+        report
+    }
+
+    fn report_unknown(&self, push_id: PushId) -> PushReport {
+        let message = "the push was sent and its answer never came: `patchwire status` tells \
+                       whether it stands, and pushing again is safe";
+        PushReport {
+            status: ReportStatus::Unknown,
+            error: Some(ReportedError {
+                code: "unknown".to_owned(),
+                message: message.to_owned(),
+            }),
+            ..self.report(push_id)
+        }
+    }
+
+    /// Keeps what the agent has now, for the next push.
+    async fn remember(&self, answer: &Answer) -> Result<(), ClientError> {
+        let (memory, root) = (Arc::clone(self.memory), self.root.to_owned());
+        let target = Arc::clone(&self.target);
+        let (epoch, now) = (answer.epoch, answer.root);
+        let applied = now == Some(WireDigest(target.root()));
+        // Whatever became of it: an answer without a root (a refusal) says nothing about the tree.
+        if now.is_none() || (answer.status == PushStatus::NoChanges && !applied) {
+            return Ok(());
+        }
+        let path = self.request.state.clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            if applied {
+                let manifest = Arc::unwrap_or_clone(target);
+                return memory.remember(&Remembered { epoch, manifest }, &root);
+            }
+            let same = memory
+                .recall()
+                .is_some_and(|r| r.epoch == epoch && now == Some(WireDigest(r.manifest.root())));
+            if same { Ok(()) } else { memory.forget() }
+        });
+        join(kept)
+            .await
+            .map_err(|source| ClientError::State { path, source })
+    }
+}
+
+/// Scans on a thread of its own, and keeps the stat cache.
+async fn scan(
+    root: &Path,
+    request: &PushRequest,
+    memory: &Arc<Memory>,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<Scan, ClientError> {
+    let (reports, mut reported) = tokio::sync::watch::channel(None);
+    let (scan_root, options, memory) = (root.to_owned(), request.scan.clone(), Arc::clone(memory));
+    let mut scanning = tokio::task::spawn_blocking(move || {
+        let mut cache = StatCache::load(&memory.stat_cache());
+        let report = |progress| {
+            reports.send_replace(Some(progress));
+        };
+        let scan = patchwire_tree::scan(&scan_root, &options, &mut cache, &report);
+        if scan.is_ok()
+            && let Err(error) = cache.save(&memory.stat_cache())
+        {
+            // The next scan is slower, and that is all.
+            tracing::debug!(%error, "can't keep the stat cache");
+        }
+        scan
+    });
+    let result = loop {
+        tokio::select! {
+            result = &mut scanning => break result,
+            Ok(()) = reported.changed() => {
+                if let Some(now) = *reported.borrow_and_update() {
+                    progress(Progress::Scanning {
+                        entries: now.entries,
+                        files: (now.files_read, now.files_to_read),
+                    });
+                }
+            }
+        }
+    };
+    result
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        .map_err(|source| ClientError::Scan {
+            root: root.to_owned(),
+            source,
+        })
+}
+
+/// The same for the same person's same directory, also when our state is lost; another for another
+/// checkout, so that two of them don't undo each other's pushes unnoticed.
+fn client_id(root: &Path) -> ClientId {
+    let mut hasher = blake3::Hasher::new_derive_key("patchwire 2026 client id");
+    hasher.update(rustix::system::uname().nodename().to_bytes());
+    hasher.update(&[0]);
+    hasher.update(&rustix::process::getuid().as_raw().to_le_bytes());
+    hasher.update(root.as_os_str().as_encoded_bytes());
+    let mut id = [0; 16];
+    hasher.finalize_xof().fill(&mut id);
+    ClientId(id)
+}
+
+fn canonical(root: &Path) -> Result<PathBuf, ClientError> {
+    root.canonicalize().map_err(|source| ClientError::Root {
+        root: root.to_owned(),
+        source,
+    })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Waits for blocking work; a panic in it goes on here.
+pub(crate) async fn join<T>(task: tokio::task::JoinHandle<T>) -> T {
+    task.await
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}

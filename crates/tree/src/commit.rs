@@ -1,0 +1,307 @@
+//! Making a staged push the tree, as a whole or not at all; and going back.
+
+use std::io;
+
+use patchwire_protocol::path::RelativePath;
+
+use crate::{
+    confine::{Dir, Kind, PathError},
+    journal::{CommitRecord, Direction, Journal},
+    stage::Staged,
+    step::{Action, Ground},
+    store::{Store, StoreError},
+    time::Time,
+};
+
+mod steps;
+
+use steps::{Removal, plan_steps};
+
+/// How often a commit is planned again because the tree changed under it.
+const ATTEMPTS: usize = 4;
+
+/// Where a commit or a roll back is, for a caller that keeps the app from seeing half of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// The tree is about to change.
+    Opens,
+    /// The tree has changed, or is as it was. Called once for each [`Window::Opens`].
+    Closes,
+}
+
+/// A push that is committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Paths of the push that someone had changed on this side since the last commit: replaced, and
+    /// kept for a roll back.
+    pub drift: Vec<RelativePath>,
+    /// Unmanaged entries that were in the way, or in a directory that is gone: kept for a roll
+    /// back. What such a directory holds is not listed one by one.
+    pub moved_aside: Vec<RelativePath>,
+    /// What went wrong without consequence for the tree.
+    pub warnings: Vec<String>,
+}
+
+/// A commit that was rolled back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RolledBack {
+    /// The paths that changed.
+    pub paths: Vec<RelativePath>,
+    /// Paths that can't come back, because someone removed the directory they were in.
+    pub lost: Vec<RelativePath>,
+    /// What went wrong without consequence for the tree.
+    pub warnings: Vec<String>,
+}
+
+/// A change that was made.
+struct Changed {
+    lost: Vec<RelativePath>,
+    warnings: Vec<String>,
+}
+
+/// Why a tree did not change.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A file operation failed. The tree is as it was before.
+    #[error("the tree could not be changed")]
+    Undone(#[from] PathError),
+    /// A file operation failed, and so did taking the change back. The tree is half changed until
+    /// the store is opened again.
+    #[error("the tree could be changed only in part, and not be restored ({change})")]
+    HalfMade {
+        /// Why the change was not made.
+        change: PathError,
+        /// Why it was not taken back.
+        #[source]
+        restore: PathError,
+    },
+    /// What was staged is for a tree that no longer stands.
+    #[error("another tree was committed since this was staged")]
+    Stale,
+    /// A file that the push took as it was has changed since.
+    #[error("{path:?}, which the push builds on, has changed on this side")]
+    Basis {
+        /// The file.
+        path: RelativePath,
+    },
+    /// There is no commit to go back from, or none before it.
+    #[error("there is no earlier tree to roll back to")]
+    NothingToRollBack,
+    /// The store can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Store {
+    /// Makes a staged push the tree that stands.
+    ///
+    /// Everything is planned, journaled and synced before `window` opens; between its opening and
+    /// closing are only renames. `meta` is kept with the record for the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; but for [`CommitError::HalfMade`] the tree is as it was before.
+    pub fn commit(
+        &mut self,
+        mut staged: Staged,
+        meta: Vec<u8>,
+        window: &mut dyn FnMut(Window),
+    ) -> Result<Committed, CommitError> {
+        self.check_whole()?;
+        if staged.sequence != self.next_sequence() {
+            return Err(CommitError::Stale);
+        }
+        let mut removal = Removal::Whole;
+        for attempt in 1.. {
+            let planned = plan_steps(self, &staged, removal)?;
+            let journal = Journal {
+                sequence: staged.sequence,
+                direction: Direction::Forward,
+                slots: staged.sequence,
+                steps: planned.steps.clone(),
+                previous: self.record.clone(),
+            };
+            let record = CommitRecord {
+                sequence: staged.sequence,
+                push_id: staged.push_id,
+                meta: meta.clone(),
+                manifest: staged.target.clone(),
+                verified: false,
+                gone: planned.gone.clone(),
+            };
+            match self.change(journal, record, &staged.slots, window) {
+                Ok(changed) => {
+                    staged.keep();
+                    return Ok(Committed {
+                        drift: planned.drift,
+                        moved_aside: planned.moved_aside,
+                        warnings: changed.warnings,
+                    });
+                }
+                Err(CommitError::Undone(error)) if attempt < ATTEMPTS => {
+                    // Overlay file systems refuse to rename directories of their lower layers.
+                    match error.source.kind() {
+                        io::ErrorKind::CrossesDevices => removal = Removal::EachEntry,
+                        // The app made something while we looked.
+                        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {}
+                        _ => return Err(CommitError::Undone(error)),
+                    }
+                }
+                Err(error) => {
+                    if self.half_made {
+                        staged.keep();
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Err(CommitError::Stale)
+    }
+
+    /// Brings the tree back that stood before the last commit, with everything that was moved aside.
+    /// Files that come back get a new mtime. Once only: what a roll back undid can't be redone.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]; but for [`CommitError::HalfMade`] the tree is as it was before.
+    pub fn roll_back(&mut self, window: &mut dyn FnMut(Window)) -> Result<RolledBack, CommitError> {
+        self.check_whole()?;
+        let undo = self.undo.clone();
+        let undo = undo.filter(|undo| undo.direction == Direction::Forward);
+        let Some((undo, previous)) = undo.and_then(|mut undo| {
+            let previous = undo.previous.take()?;
+            Some((undo, previous))
+        }) else {
+            return Err(CommitError::NothingToRollBack);
+        };
+        let sequence = self.next_sequence();
+        let mut paths: Vec<_> = undo.steps.iter().map(|step| step.path.clone()).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        let slots_name = undo.slots_name();
+        let slots = self.staging.open_dir(&slots_name);
+        let slots =
+            slots.map_err(|error| StoreError::from(PathError::new("open", &slots_name, error)))?;
+        let record = CommitRecord {
+            sequence,
+            gone: self.gone_by_rolling_back(&undo),
+            ..previous
+        };
+        let journal = Journal {
+            sequence,
+            direction: Direction::Back,
+            ..undo
+        };
+        let changed = self.change(journal, record, &slots, window)?;
+        Ok(RolledBack {
+            paths,
+            lost: changed.lost,
+            warnings: changed.warnings,
+        })
+    }
+
+    /// Writes the journal, does its steps, and writes the record; or leaves all as it was.
+    fn change(
+        &mut self,
+        journal: Journal,
+        record: CommitRecord,
+        slots: &Dir,
+        window: &mut dyn FnMut(Window),
+    ) -> Result<Changed, CommitError> {
+        if let Err(error) = slots.sync().and_then(|()| self.staging.sync()) {
+            return Err(CommitError::Undone(PathError::new(
+                "sync", "staging", error,
+            )));
+        }
+        if let Err(error) = self.write_journal(&journal) {
+            // It may be there all the same, if only its directory could not be synced.
+            return Err(self.give_up(&journal, error));
+        }
+        window(Window::Opens);
+        let ground = Ground {
+            root: &self.root,
+            slots,
+            fault: &self.fault,
+        };
+        let moved = match journal.direction {
+            Direction::Forward => ground.apply_all(&journal.steps).map(|()| Vec::new()),
+            Direction::Back => ground.revert_all(&journal.steps),
+        };
+        let lost = match moved {
+            Ok(lost) => lost,
+            Err(error) => {
+                let error = self.give_up(&journal, error);
+                window(Window::Closes);
+                return Err(error);
+            }
+        };
+        window(Window::Closes);
+        let synced = ground.sync(&journal.steps);
+        if let Err(error) = synced.and_then(|()| self.write_record(&record)) {
+            return Err(self.give_up(&journal, error));
+        }
+        self.record = Some(record);
+        for step in &journal.steps {
+            self.index.forget(&step.path);
+        }
+        let mut warnings = Vec::new();
+        if let Err(error) = self.keep_journal() {
+            warnings.push(format!("{error}: {}", error.source));
+        }
+        self.undo = Some(journal);
+        if let Err(error) = self.sweep() {
+            warnings.push(format!("{error}: {}", error.source));
+        }
+        self.save_index();
+        Ok(Changed { lost, warnings })
+    }
+
+    /// Takes a change back that failed with `change`.
+    fn give_up(&mut self, journal: &Journal, change: PathError) -> CommitError {
+        // The record first: while it names the tree from before, a crash leads back there.
+        let restore = self
+            .write_standing_record()
+            .and_then(|()| self.take_back(journal))
+            .and_then(|lost| {
+                for path in lost {
+                    tracing::warn!("{path:?} can't come back: its directory was removed");
+                }
+                self.drop_journal()
+            });
+        match restore {
+            Ok(()) => CommitError::Undone(change),
+            Err(restore) => {
+                self.half_made = true;
+                CommitError::HalfMade { change, restore }
+            }
+        }
+    }
+
+    /// The last mtimes of the files that a roll back takes away, and of those gone earlier.
+    fn gone_by_rolling_back(&self, undo: &Journal) -> Vec<(RelativePath, Time)> {
+        let created = undo
+            .steps
+            .iter()
+            .filter(|step| matches!(step.action, Action::Create { .. }));
+        let mut gone = self
+            .record
+            .as_ref()
+            .map_or_else(Vec::new, |record| record.gone.clone());
+        gone.extend(created.filter_map(|step| {
+            let parent = self.root.walk_to_parent(&step.path).ok()?;
+            let stat = parent.find(step.path.name()).ok()??;
+            (stat.kind == Kind::File).then(|| (step.path.clone(), stat.modified))
+        }));
+        retain_recent(&mut gone);
+        gone
+    }
+}
+
+/// Leaves out what any mtime from now on is later than.
+fn retain_recent(gone: &mut Vec<(RelativePath, Time)>) {
+    let now = Time::now();
+    gone.retain(|(_, last)| last.plus_seconds(1) > now);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,486 @@
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use super::*;
+use crate::{
+    Recovery,
+    fault::{
+        Fault,
+        hook::{Crashed, Effect, Hook},
+    },
+    testing::{Node, Tree, open, open_with, path, push, stage},
+};
+
+fn big(edit: &str) -> Node {
+    Node::File(
+        format!("{}{edit}{}", "a".repeat(9000), "b".repeat(9000)).into(),
+        0o644,
+    )
+}
+
+/// A tree with everything that the push to [`after`] changes, and what it leaves.
+fn before() -> Tree {
+    Tree::new(&[
+        "same = 1",
+        "changed = old",
+        "mode = m",
+        "moved = content",
+        "deleted = d",
+        "link -> same",
+        "dir/",
+        "dir/a = a",
+        "dir/sub/",
+        "dir/sub/b = b",
+        "to-file/",
+        "to-file/x = x",
+        "to-dir = f",
+        "to-link = l",
+        "kept/",
+        "kept/k = k",
+        "narrow/",
+        "narrow/n = n",
+    ])
+    .with("big", big("old"))
+    .with("narrow", Node::Dir(0o555))
+}
+
+fn after() -> Tree {
+    Tree::new(&[
+        "same = 1",
+        "changed = new",
+        "mode ! = m",
+        "new/",
+        "new/moved = content",
+        "link -> changed",
+        "to-file = now a file",
+        "to-dir/",
+        "to-dir/inner = i",
+        "to-link -> same",
+        "kept/",
+        "kept/k = k",
+        "kept/l = l",
+        "narrow/",
+        "narrow/n = changed",
+        "empty/",
+    ])
+    .with("big", big("new"))
+    .with("kept", Node::Dir(0o700))
+    .with("narrow", Node::Dir(0o555))
+}
+
+/// What the app wrote, and no push may lose.
+fn scatter_unmanaged(root: &Path) {
+    fs::create_dir(root.join("to-file/__pycache__")).unwrap();
+    fs::write(root.join("to-file/__pycache__/x.pyc"), "cache").unwrap();
+    fs::write(root.join("app.log"), "log").unwrap();
+}
+
+/// A store in which [`before`] is committed and the app has run.
+fn committed(root: &Path) -> Tree {
+    let mut store = open(root);
+    push(&mut store, 1, &before()).unwrap();
+    store.set_verified().unwrap();
+    scatter_unmanaged(root);
+    Tree::read(root)
+}
+
+fn with_unmanaged(tree: Tree) -> Tree {
+    tree.with("app.log", Node::File("log".into(), 0o644))
+}
+
+#[test]
+fn a_push_of_every_kind_of_change_and_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let old = committed(root);
+    let mut store = open(root);
+    let mut windows = Vec::new();
+    let staged = stage(&mut store, 2, &after()).unwrap();
+    assert_eq!(Tree::read(root), old, "staging touches nothing");
+    let done = store
+        .commit(staged, vec![], &mut |window| windows.push(window))
+        .unwrap();
+    assert_eq!(windows, [Window::Opens, Window::Closes]);
+    assert_eq!(Tree::read(root), with_unmanaged(after()));
+    assert_eq!(done.moved_aside, [path("to-file/__pycache__")]);
+    assert_eq!((done.drift, done.warnings), (vec![], vec![]));
+    let record = store.committed().unwrap();
+    assert_eq!(record.manifest, after().manifest());
+    assert!(!record.verified);
+    assert!(store.previous().unwrap().verified);
+    assert!(store.inventory().unwrap().drift.is_empty());
+
+    let back = store.roll_back(&mut |_| ()).unwrap();
+    assert!(back.paths.contains(&path("changed")));
+    assert_eq!(back.lost, []);
+    assert_eq!(Tree::read(root), old, "with what the app had written");
+    let record = store.committed().unwrap();
+    assert_eq!((record.push_id, record.verified), ([1; 16], true));
+    assert!(matches!(
+        store.roll_back(&mut |_| ()),
+        Err(CommitError::NothingToRollBack)
+    ));
+    push(&mut store, 3, &after()).unwrap();
+    assert_eq!(Tree::read(root), with_unmanaged(after()));
+}
+
+#[test]
+fn committed_trees_outlive_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    committed(dir.path());
+    let state = dir.path().join(".patchwire");
+    let (store, recovery) = Store::open(dir.path(), &state, 99).unwrap();
+    assert_eq!((recovery, store.epoch()), (Recovery::Clean, 1));
+    assert_eq!(store.committed().unwrap().manifest, before().manifest());
+    let again = Store::open(dir.path(), &state, 0);
+    assert!(matches!(again, Err(StoreError::InUse { .. })));
+}
+
+/// Does `change` with an effect at the n-th point, for every n that there is.
+fn at_every_point(
+    effect: Effect,
+    change: impl Fn(&mut Store) -> Result<(), CommitError>,
+    check: impl Fn(&Path, &Tree, usize),
+    prepare: impl Fn(&Path),
+) {
+    for nth in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        committed(root);
+        prepare(root);
+        let old = Tree::read(root);
+        let hook = Hook::new(nth, effect);
+        let mut store = open(root);
+        store.fault.hook = Some(hook.clone());
+        let result = catch_unwind(AssertUnwindSafe(|| change(&mut store)));
+        drop(store);
+        if !hook.is_spent() {
+            result.expect("no crash").expect("no failure");
+            assert!(nth > 60, "only {nth} points: the test doesn't test much");
+            return;
+        }
+        if let Err(panic) = result {
+            assert!(panic.is::<Crashed>(), "a real panic at point {nth}");
+        }
+        check(root, &old, nth);
+    }
+}
+
+/// Opens the store, as an agent started anew does, and tells which tree stands.
+fn reopen(root: &Path, old: &Tree, new: &Tree, nth: usize) -> bool {
+    let store = open(root);
+    let (tree, record) = (Tree::read(root), store.committed().unwrap());
+    let is_new = record.manifest == after().manifest();
+    assert_eq!(&tree, if is_new { new } else { old }, "at point {nth}");
+    let staging = root.join(".patchwire/staging");
+    assert_eq!(
+        fs::read_dir(staging).unwrap().count(),
+        1,
+        "only what to roll back to is kept"
+    );
+    is_new
+}
+
+fn push_after(store: &mut Store) -> Result<(), CommitError> {
+    let staged = stage(store, 2, &after()).map_err(|error| match error {
+        crate::StageError::Local(error) => CommitError::Undone(error),
+        error => panic!("{error}"),
+    })?;
+    store.commit(staged, vec![], &mut |_| ()).map(drop)
+}
+
+#[test]
+fn a_crash_at_any_point_of_a_push_leaves_a_whole_tree() {
+    let new = with_unmanaged(after());
+    at_every_point(
+        Effect::Crash,
+        push_after,
+        |root, old, nth| {
+            reopen(root, old, &new, nth);
+        },
+        |_| (),
+    );
+}
+
+#[test]
+fn a_crash_while_recovering_from_a_crash_leaves_a_whole_tree() {
+    let new = with_unmanaged(after());
+    // Of the first crash's points some; of the second's all.
+    for first in (0..200).step_by(19) {
+        for second in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path();
+            let old = committed(root);
+            let crash = |nth| Some(Hook::new(nth, Effect::Crash));
+            let mut store = open(root);
+            store.fault.hook = crash(first);
+            let _ = catch_unwind(AssertUnwindSafe(|| push_after(&mut store)));
+            drop(store);
+            let hook = crash(second);
+            let fault = Fault {
+                hook: hook.clone(),
+                ..Fault::default()
+            };
+            let reopened = catch_unwind(AssertUnwindSafe(|| open_with(root, fault)));
+            drop(reopened);
+            reopen(root, &old, &new, first * 1000 + second);
+            if !hook.unwrap().is_spent() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failure_at_any_point_of_a_push_leaves_the_old_tree_at_once() {
+    let new = with_unmanaged(after());
+    let enospc = Effect::Fail(28);
+    at_every_point(
+        enospc,
+        |store| {
+            let old = Tree::read(&root_of(store));
+            let result = push_after(store);
+            let tree = Tree::read(&root_of(store));
+            match &result {
+                Ok(()) => assert_eq!(tree, new),
+                Err(CommitError::Undone(_)) => {
+                    assert_eq!(tree, old);
+                    assert_eq!(store.committed().unwrap().manifest, before().manifest());
+                    push_after(store).expect("the next push succeeds");
+                    assert_eq!(Tree::read(&root_of(store)), new);
+                }
+                Err(error) => panic!("{error}"),
+            }
+            Ok(())
+        },
+        |root, old, nth| {
+            reopen(root, old, &new, nth);
+        },
+        |_| (),
+    );
+}
+
+#[test]
+fn a_crash_at_any_point_of_a_roll_back_leaves_a_whole_tree() {
+    let new = with_unmanaged(after());
+    for nth in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let old = committed(root);
+        let mut store = open(root);
+        push(&mut store, 2, &after()).unwrap();
+        let hook = Hook::new(nth, Effect::Crash);
+        store.fault.hook = Some(hook.clone());
+        let result = catch_unwind(AssertUnwindSafe(|| store.roll_back(&mut |_| ())));
+        drop(store);
+        if !hook.is_spent() {
+            result.expect("no crash").expect("no failure");
+            assert!(nth > 40);
+            return;
+        }
+        if reopen(root, &old, &new, nth) {
+            open(root).roll_back(&mut |_| ()).expect("still possible");
+            assert_eq!(Tree::read(root), old);
+        }
+    }
+}
+
+#[test]
+fn without_exchange_two_renames_do_and_a_crash_between_them_is_mended() {
+    let new = with_unmanaged(after());
+    for effect_at in ["between two renames", "replace", "stepped"] {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let old = committed(root);
+        let mut store = open(root);
+        let hook = Hook::at(effect_at, Effect::Crash);
+        store.fault.hook = Some(hook.clone());
+        store.fault.no_exchange = true;
+        let result = catch_unwind(AssertUnwindSafe(|| push_after(&mut store)));
+        assert!(result.is_err() && hook.is_spent());
+        drop(store);
+        assert!(!reopen(root, &old, &new, 0));
+        let mut store = open(root);
+        store.fault.no_exchange = true;
+        push_after(&mut store).unwrap();
+        assert_eq!(Tree::read(root), new);
+        store.roll_back(&mut |_| ()).unwrap();
+        assert_eq!(Tree::read(root), old);
+    }
+}
+
+#[test]
+fn directories_that_cannot_be_renamed_are_taken_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let old = committed(root);
+    let mut store = open(root);
+    store.fault.no_directory_renames = true;
+    push_after(&mut store).unwrap();
+    assert_eq!(Tree::read(root), with_unmanaged(after()));
+    store.roll_back(&mut |_| ()).unwrap();
+    assert_eq!(Tree::read(root), old);
+}
+
+#[test]
+fn what_someone_changed_is_replaced_kept_and_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    committed(root);
+    fs::write(root.join("changed"), "by hand").unwrap();
+    fs::write(root.join("same"), "by hand").unwrap();
+    fs::remove_file(root.join("deleted")).unwrap();
+    fs::remove_dir_all(root.join("kept")).unwrap();
+    symlink("/", root.join("kept")).unwrap();
+    fs::write(root.join("empty"), "in the way").unwrap();
+    fs::create_dir(root.join("new")).unwrap();
+    fs::write(root.join("new/mine"), "unmanaged").unwrap();
+    let by_hand = Tree::read(root);
+    let mut store = open(root);
+    let inventory = store.inventory().unwrap();
+    let drift = ["changed", "deleted", "kept", "kept/k", "same"].map(path);
+    assert_eq!(inventory.drift, drift);
+    let done = push(&mut store, 2, &after()).unwrap();
+    let drift = ["changed", "deleted", "empty", "kept"].map(path);
+    assert_eq!(done.drift, drift);
+    assert_eq!(done.moved_aside, ["empty", "to-file/__pycache__"].map(path));
+    // Untouched drift stays: `same` as it is, `kept/k` missing.
+    let mut expected = with_unmanaged(after())
+        .with("same", Node::File("by hand".into(), 0o644))
+        .with("new/mine", Node::File("unmanaged".into(), 0o644));
+    expected.0.remove("kept/k");
+    assert_eq!(Tree::read(root), expected);
+    store.roll_back(&mut |_| ()).unwrap();
+    assert_eq!(Tree::read(root), by_hand);
+}
+
+#[test]
+fn the_first_push_takes_what_is_there_already_and_rewrites_only_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let there = Tree::new(&[
+        "a = same",
+        "b = other",
+        "image/",
+        "image/c = c",
+        "node_modules/",
+    ]);
+    there.write(root);
+    let inode = |name: &str| fs::metadata(root.join(name)).unwrap().ino();
+    let (a, b) = (inode("a"), inode("b"));
+    let mut store = open(root);
+    assert_eq!(store.inventory().unwrap().manifest, there.manifest());
+    let target = Tree::new(&["a = same", "b = new", "image/", "image/c = c", "d = same"]);
+    let done = push(&mut store, 1, &target).unwrap();
+    assert_eq!((done.drift, done.moved_aside), (vec![], vec![]));
+    assert_eq!(
+        Tree::read(root),
+        target.with("node_modules", Node::Dir(0o755))
+    );
+    assert_eq!(inode("a"), a);
+    assert_ne!(inode("b"), b);
+    assert!(matches!(
+        store.roll_back(&mut |_| ()),
+        Err(CommitError::NothingToRollBack)
+    ));
+}
+
+#[test]
+fn hard_links_are_not_written_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let mut store = open(root);
+    push(&mut store, 1, &Tree::new(&["a = old", "b = b"])).unwrap();
+    for name in ["a", "b"] {
+        fs::hard_link(root.join(name), outside.path().join(name)).unwrap();
+    }
+    push(&mut store, 2, &Tree::new(&["a = new", "b ! = b"])).unwrap();
+    assert_eq!(Tree::read(outside.path()), Tree::new(&["a = old", "b = b"]));
+    assert_eq!(Tree::read(root), Tree::new(&["a = new", "b ! = b"]));
+}
+
+#[test]
+fn every_version_of_a_file_has_an_mtime_of_its_own_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let mtime = || {
+        let metadata = fs::metadata(root.join("a.py")).unwrap();
+        (metadata.mtime(), metadata.mtime_nsec())
+    };
+    let mut store = open(root);
+    push(&mut store, 1, &Tree::new(&["a.py = 1", "b = 1"])).unwrap();
+    let mut seen = vec![mtime().0];
+    for (id, content) in [(2, "a.py = 2"), (3, "a.py = 3")] {
+        push(&mut store, id, &Tree::new(&[content, "b = 1"])).unwrap();
+        seen.push(mtime().0);
+    }
+    store.roll_back(&mut |_| ()).unwrap();
+    seen.push(mtime().0);
+    push(&mut store, 4, &Tree::new(&["b = 1"])).unwrap();
+    push(&mut store, 5, &Tree::new(&["a.py = 4", "b = 1"])).unwrap();
+    seen.push(mtime().0);
+    push(&mut store, 6, &Tree::new(&["b = 1"])).unwrap();
+    store.roll_back(&mut |_| ()).unwrap();
+    seen.push(mtime().0);
+    assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
+}
+
+#[test]
+fn a_push_never_follows_links_out_of_the_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let mut store = open(root);
+    push(
+        &mut store,
+        1,
+        &Tree::new(&["d/", "d/a = 1", "d/b = 1", "d/e/"]),
+    )
+    .unwrap();
+    Tree::new(&["a = outside", "b = outside", "e/"]).write(outside.path());
+    let before = Tree::read(outside.path());
+    fs::rename(root.join("d"), root.join("elsewhere")).unwrap();
+    symlink(outside.path(), root.join("d")).unwrap();
+    let target = Tree::new(&["d/", "d/a = 2", "d/e/", "d/e/f = 2"]);
+    let done = push(&mut store, 2, &target).unwrap();
+    assert_eq!(Tree::read(outside.path()), before);
+    assert!(done.drift.contains(&path("d")));
+    assert_eq!(fs::read(root.join("d/a")).unwrap(), b"2");
+    assert!(!root.join("d").symlink_metadata().unwrap().is_symlink());
+    store.roll_back(&mut |_| ()).unwrap();
+    assert_eq!(Tree::read(outside.path()), before);
+    assert!(root.join("d").symlink_metadata().unwrap().is_symlink());
+}
+
+#[test]
+fn staged_pushes_are_for_one_tree_and_vanish_when_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    committed(root);
+    let mut store = open(root);
+    let staged = stage(&mut store, 2, &after()).unwrap();
+    let staging = root.join(".patchwire/staging");
+    assert_eq!(fs::read_dir(&staging).unwrap().count(), 2);
+    let mode = fs::metadata(root.join(".patchwire"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700);
+    drop(staged);
+    assert_eq!(fs::read_dir(&staging).unwrap().count(), 1);
+    let staged = stage(&mut store, 2, &after()).unwrap();
+    store.undo.as_mut().unwrap().sequence += 1;
+    let stale = store.commit(staged, vec![], &mut |_| ());
+    assert!(matches!(stale, Err(CommitError::Stale)));
+    assert_eq!(fs::read_dir(&staging).unwrap().count(), 1);
+}
+
+fn root_of(store: &Store) -> std::path::PathBuf {
+    use std::os::fd::AsRawFd;
+    fs::read_link(format!("/proc/self/fd/{}", store.root.as_raw_fd())).unwrap()
+}
