@@ -130,6 +130,7 @@ pub struct Sender {
     outputs: VecDeque<Output>,
     timeout: Option<Instant>,
     sent: bool,
+    rebases: u32,
 }
 
 impl Sender {
@@ -151,6 +152,7 @@ impl Sender {
             outputs: VecDeque::new(),
             timeout: Some(now + limits::STALL),
             sent: false,
+            rebases: 0,
         };
         match (remembered, greeting.root) {
             (Some((epoch, root)), Some(actual)) if epoch == greeting.epoch && root == actual => {
@@ -227,7 +229,13 @@ impl Sender {
             (
                 State::Asking | State::Planning { .. } | State::Sending | State::Waiting,
                 AgentMessage::Rebase(rebase),
-            ) => self.offered(rebase, Vec::new(), 0, Vec::new()),
+            ) => {
+                self.rebases += 1;
+                match self.rebases {
+                    0..=limits::REBASES => self.offered(rebase, Vec::new(), 0, Vec::new()),
+                    rebases => self.misbehaved(format!("another base for the {rebases}th time")),
+                }
+            }
             (
                 State::Offered {
                     rebase,
@@ -235,7 +243,7 @@ impl Sender {
                     path_bytes,
                 },
                 AgentMessage::Entries(more),
-            ) => self.offered(rebase, entries, path_bytes, more),
+            ) if !more.is_empty() => self.offered(rebase, entries, path_bytes, more),
             (
                 State::Signing {
                     base,
@@ -335,7 +343,8 @@ impl Sender {
         part: SignaturePart,
     ) -> State {
         let bytes = bytes + part.bytes.len() as u64;
-        if part.index as usize != done || bytes > limits::SIGNATURE {
+        let is_empty = part.bytes.is_empty() && !part.last;
+        if part.index as usize != done || bytes > limits::SIGNATURE || is_empty {
             return self.misbehaved(format!(
                 "part of signature {} after {done} whole ones, {bytes} bytes in all",
                 part.index
