@@ -76,7 +76,8 @@ fn an_agent_killed_at_any_moment_of_a_push_leaves_the_old_or_the_new_tree() {
     push(0).expect("done");
     let measured = (0..4).map(|round| {
         let start = Instant::now();
-        push((round + 1) % 2).expect("done");
+        let p = push((round + 1) % 2).expect("done");
+        eprintln!("{:?} {}", start.elapsed(), p.json["timings_ms"]);
         start.elapsed()
     });
     let longest = measured.max().unwrap();

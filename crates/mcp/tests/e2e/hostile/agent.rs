@@ -522,7 +522,7 @@ fn done(push: &Push) -> Answer {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_agent_says_reaches_no_terminal_as_it_is() {
-    const EVIL: &str = "\x1b]0;evil\x07\r\u{9b}2J\x1b[31m";
+    const EVIL: &str = "\x1b]0;title\x07\r\u{9b}2J\x1b[31mevil";
     let stage = Stage::new();
     for status in [
         PushStatus::Done,

@@ -408,7 +408,8 @@ async fn links_lead_nobody_out_of_the_root() {
         put(link("link", b"d"), Source::None),
         put(file("link/inside", b"new\n"), Source::Whole),
     ];
-    let push = deployed.header(&deployed.tree, &puts).await;
+    let target = deployed.with(&[link("link", b"d")]);
+    let push = deployed.header(&target, &puts).await;
     let mut frames = vec![push_frame(&push), operations(&puts)];
     frames.extend(content(&compress(b"new\n")));
     deployed
