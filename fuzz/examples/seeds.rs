@@ -1,0 +1,540 @@
+//! Writes the seeds that the corpora begin with: small, real values of everything that is decoded.
+//!
+//! The same bytes every time. What fuzzing found stands beside them under its own name.
+
+use std::{fs, io, path::Path};
+
+use patchwire_delta::{BlockSize, Seed, Signature, SignatureOptions, diff, librsync};
+use patchwire_fuzz::{
+    delta::{basis, target},
+    session::{at, directory, failure, file, link, operations, push, root, tree},
+};
+use patchwire_protocol::{
+    app::{AppState, Exit},
+    codec::{self, Encode},
+    frame, limits,
+    manifest::Manifest,
+    message::{
+        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart, Text},
+        push::{
+            AgentTimings, Answer, AppOptions, Base, ConflictWith, Environment, Phase, Push, PushId,
+            PushStatus,
+        },
+        relay::{
+            Hello, Incoming, Notice, Open, OpenReply, PeerName, PresentedKey, PublicKey, Refusal,
+            RelayReply, Role, Signature as HelloSignature,
+        },
+        status::{LastPush, LogLine, LogsRequest, Status},
+    },
+    name::Name,
+    operation::Operation,
+    version::{CURRENT, VersionRange},
+};
+use patchwire_transport::{DeploymentLink, Pin, RelayKey, RelayLink};
+
+type Error = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Error> {
+    delta()?;
+    messages()?;
+    trees()?;
+    sessions()?;
+    texts()
+}
+
+/// Writes one seed of a target.
+fn seed(target: &str, name: &str, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    fs::create_dir_all(corpus.join(target))?;
+    fs::write(corpus.join(target).join(name), bytes)
+}
+
+fn delta() -> Result<(), Error> {
+    let (basis, target) = (basis(), target());
+    let signature = |basis: &[u8], block_size: u32| -> Result<Signature, Error> {
+        let options = SignatureOptions {
+            block_size: Some(BlockSize::try_from(block_size)?),
+            seed: Seed(7),
+        };
+        Ok(Signature::of(basis, options))
+    };
+    let small = signature(&basis, 64)?;
+    seed("signature", "blocks-of-64", small.encode())?;
+    seed(
+        "signature",
+        "blocks-of-512",
+        signature(&basis, 512)?.encode(),
+    )?;
+    seed(
+        "signature",
+        "whole-blocks",
+        signature(&basis[..1024], 256)?.encode(),
+    )?;
+    seed(
+        "signature",
+        "equal-blocks",
+        signature(&[0; 640], 64)?.encode(),
+    )?;
+    seed("signature", "empty", signature(&[], 64)?.encode())?;
+
+    seed("delta", "both-kinds", diff(&small, &target).encode())?;
+    seed("delta", "same", diff(&small, &basis).encode())?;
+    seed("delta", "empty", diff(&small, &[]).encode())?;
+    let unrelated = diff(&small, b"nothing of the basis");
+    seed("delta", "literal", unrelated.encode())?;
+    let followed = [unrelated.encode(), b"more of the stream".to_vec()].concat();
+    seed("delta", "followed", followed)?;
+
+    let text = b"fn main() {\n    println!(\"hello\");\n}\n".repeat(20);
+    seed("roundtrip", "text", [&[0, 128][..], &text].concat())?;
+    seed("roundtrip", "bytes", [&[9, 200][..], &basis].concat())?;
+    seed("roundtrip", "zeros", [&[64, 100][..], &[0; 600]].concat())?;
+    seed("roundtrip", "empty-basis", [&[0, 0][..], b"abc"].concat())?;
+
+    let small = librsync::signature(&basis, 64)?;
+    seed("librsync_signature", "blocks-of-64", &small)?;
+    seed(
+        "librsync_signature",
+        "blocks-of-512",
+        librsync::signature(&basis, 512)?,
+    )?;
+    seed(
+        "librsync_signature",
+        "equal-blocks",
+        librsync::signature(&[0; 640], 64)?,
+    )?;
+    seed("librsync_signature", "empty", librsync::signature(&[], 64)?)?;
+    seed(
+        "librsync_delta",
+        "both-kinds",
+        librsync::diff(&small, &target)?,
+    )?;
+    seed("librsync_delta", "same", librsync::diff(&small, &basis)?)?;
+    seed("librsync_delta", "empty", librsync::diff(&small, &[])?)?;
+    Ok(())
+}
+
+fn messages() -> Result<(), Error> {
+    let mut stream = vec![4, 2];
+    for body in [&b"one"[..], b"", &[7; 64]] {
+        stream.extend(frame::header(body.len(), limits::FRAME)?);
+        stream.extend(body);
+    }
+    seed("frame", "three", &stream)?;
+    seed("frame", "cut", &stream[..stream.len() - 1])?;
+    seed("frame", "too-long", [1, 0, 255, 255, 255, 255])?;
+
+    for (name, message) in developer_messages()? {
+        seed("developer_message", name, codec::encode(&message))?;
+    }
+    for (name, message) in agent_messages() {
+        seed("agent_message", name, codec::encode(&message))?;
+    }
+    for (name, answer) in answers() {
+        seed("answer", name, codec::encode(&answer))?;
+    }
+
+    let relay = |kind: u8, name, bytes: Vec<u8>| {
+        seed("relay_message", name, [&[kind][..], &bytes].concat())
+    };
+    let peer = || PeerName::nearest("web-1");
+    relay(0, "hello", codec::encode(&hello()?))?;
+    relay(
+        1,
+        "welcome",
+        codec::encode(&RelayReply::Welcome { version: CURRENT }),
+    )?;
+    let refused = RelayReply::Refused(Refusal::Version {
+        supported: VersionRange::SUPPORTED,
+    });
+    relay(1, "refused", codec::encode(&refused))?;
+    relay(
+        2,
+        "replaced",
+        codec::encode(&Notice::Replaced { name: peer() }),
+    )?;
+    let drain = Notice::Drain {
+        retry_after_ms: 250,
+        jitter_ms: 1000,
+    };
+    relay(2, "drain", codec::encode(&drain))?;
+    relay(3, "open", codec::encode(&Open::Newest))?;
+    relay(
+        4,
+        "opened",
+        codec::encode(&OpenReply::Opened { agent: peer() }),
+    )?;
+    relay(
+        4,
+        "no-agent",
+        codec::encode(&OpenReply::Refused(Refusal::NoAgent)),
+    )?;
+    relay(
+        5,
+        "incoming",
+        codec::encode(&Incoming { developer: peer() }),
+    )?;
+    Ok(())
+}
+
+fn developer_messages() -> Result<Vec<(&'static str, DeveloperMessage)>, Error> {
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let app = AppOptions {
+        reload: Some("signal:HUP".parse()?),
+        ready: Some("http://127.0.0.1:8000/health".parse()?),
+        ready_timeout_ms: Some(30_000),
+        environment: Environment::new(vec![variable("MODE", "dev"), variable("EMPTY", "")])?,
+    };
+    let full = Push {
+        message: Text::cut("fix the cart"),
+        expires_ms: 1_763_600_000_000,
+        app,
+        ..push(1, Base::Committed(root()), 5)
+    };
+    Ok(vec![
+        ("push", DeveloperMessage::Push(Box::new(full))),
+        (
+            "push-unknown",
+            DeveloperMessage::Push(Box::new(push(1, Base::Unknown, 0))),
+        ),
+        (
+            "operations",
+            DeveloperMessage::Operations(operations().to_vec()),
+        ),
+        ("content", DeveloperMessage::Content(b"content".to_vec())),
+        ("content-end", DeveloperMessage::ContentEnd),
+        ("sign", DeveloperMessage::Sign(vec![at("a"), at("d/b")])),
+        ("abort", DeveloperMessage::Abort),
+        ("status", DeveloperMessage::Status),
+        (
+            "logs",
+            DeveloperMessage::Logs(LogsRequest {
+                lines: 50,
+                follow: true,
+            }),
+        ),
+    ])
+}
+
+fn agent_messages() -> Vec<(&'static str, AgentMessage)> {
+    let [(_, done), ..] = answers();
+    let greeting = Greeting {
+        name: Text::cut("box"),
+        epoch: 7,
+        root: Some(root()),
+        clock_ms: 1_763_600_000_000,
+    };
+    let rebase = Rebase {
+        epoch: 7,
+        managed: true,
+        entries: 4,
+    };
+    let part = SignaturePart {
+        index: 0,
+        bytes: vec![1, 2, 3],
+        last: true,
+    };
+    let status = Status {
+        name: Text::cut("box"),
+        version: Text::cut("0.1.0"),
+        epoch: 7,
+        root: Some(root()),
+        entries: 4,
+        app: done.app,
+        verified: true,
+        last_push: Some(LastPush {
+            push_id: PushId([1; 16]),
+            author: Text::cut("ana@laptop"),
+            message: Text::default(),
+            at_ms: 1_763_600_000_000,
+            last_result: Some((PushId([2; 16]), PushStatus::RolledBack)),
+        }),
+    };
+    let line = LogLine {
+        at_ms: 1_763_600_000_000,
+        stderr: true,
+        text: b"Traceback (most recent call last):".to_vec(),
+    };
+    vec![
+        ("greeting", AgentMessage::Greeting(greeting)),
+        ("rebase", AgentMessage::Rebase(rebase)),
+        ("entries", AgentMessage::Entries(tree().entries().to_vec())),
+        ("signature", AgentMessage::Signature(part)),
+        ("progress", AgentMessage::Progress(Phase::Reloading)),
+        ("answer", AgentMessage::Answer(Box::new(done))),
+        ("status", AgentMessage::Status(Box::new(status))),
+        ("log-lines", AgentMessage::LogLines(vec![line])),
+        (
+            "misunderstood",
+            AgentMessage::Misunderstood(Text::cut("what?")),
+        ),
+    ]
+}
+
+fn answers() -> [(&'static str, Answer); 3] {
+    let done = Answer {
+        push_id: PushId([1; 16]),
+        status: PushStatus::Done,
+        failure: None,
+        epoch: 7,
+        root: Some(root()),
+        timings: AgentTimings {
+            commit_us: 800,
+            reload_us: 2_000,
+            ready_us: 90_000,
+        },
+        app: Some(AppState {
+            running: true,
+            pid: Some(4711),
+            exit: None,
+            restarts: 0,
+        }),
+        verified: true,
+        log_tail: Vec::new(),
+        drift: vec![at("a")],
+        warnings: vec![Text::cut("a warning")],
+        conflict: None,
+    };
+    let rolled_back = Answer {
+        status: PushStatus::RolledBack,
+        failure: Some(failure()),
+        app: Some(AppState {
+            running: false,
+            pid: None,
+            exit: Some(Exit::Signal(9)),
+            restarts: 3,
+        }),
+        log_tail: vec![Text::cut("ZeroDivisionError")],
+        ..done.clone()
+    };
+    let conflict = Answer {
+        status: PushStatus::Conflict,
+        conflict: Some(ConflictWith {
+            author: Text::cut("bob@desk"),
+            at_ms: 1_763_600_000_000,
+            push_id: PushId([9; 16]),
+            paths: vec![at("d/b")],
+        }),
+        ..done.clone()
+    };
+    [
+        ("done", done),
+        ("rolled-back", rolled_back),
+        ("conflict", conflict),
+    ]
+}
+
+fn hello() -> Result<Hello, Error> {
+    Ok(Hello {
+        versions: VersionRange::SUPPORTED,
+        role: Role::Agent,
+        relay_key: PresentedKey([0x11; 32]),
+        app: "shop".parse()?,
+        deployment: "dev-ana".parse()?,
+        developer: PublicKey([0x22; 32]),
+        agent: PublicKey([0x33; 32]),
+        name: PeerName::nearest("web-1"),
+        signature: HelloSignature([0x44; 64]),
+    })
+}
+
+fn trees() -> Result<(), Error> {
+    let entries = vec![
+        file(".env", ""),
+        directory("app"),
+        file("app/main.py", "print()"),
+        directory("app/static"),
+        file("app.toml", "x"),
+        directory("empty"),
+        link("latest", "app/main.py"),
+    ];
+    let deep = Manifest::from_unsorted(entries)?;
+    seed("manifest", "small", codec::encode(&tree()))?;
+    seed("manifest", "deep", codec::encode(&deep))?;
+    seed("manifest", "empty", codec::encode(&Manifest::default()))?;
+
+    let on = |name, base: Manifest, operations: Vec<Operation>| {
+        seed("operations", name, codec::encode(&(base, operations)))
+    };
+    on("every-kind", tree(), operations().to_vec())?;
+    on("none", deep, Vec::new())?;
+    on(
+        "on-nothing",
+        Manifest::default(),
+        operations()[3..4].to_vec(),
+    )?;
+    let file_for_directory = vec![
+        Operation::Delete { path: at("d/b") },
+        operations()[2].clone(),
+        patchwire_fuzz::session::put(
+            file("d", "now a file"),
+            patchwire_protocol::operation::Source::Whole,
+        ),
+    ];
+    on("file-for-directory", tree(), file_for_directory)?;
+    Ok(())
+}
+
+/// Scripts: see `patchwire_fuzz::receiver` and `patchwire_fuzz::sender` for what a step means.
+fn sessions() -> io::Result<()> {
+    // A committed base, one whole file, its content and end, then work that succeeds.
+    let [push, operations, content] = [[0, 5], [2, 1], [3, 9]];
+    let [end, sign, abort, work, wait] = [[4, 0], [5, 2], [6, 0], [8, 0], [10, 0]];
+    let accepted = [push, work, operations, content, end];
+    let script = |name, steps: &[&[[u8; 2]]]| seed("receiver", name, steps.concat().concat());
+    script("done", &[&accepted, &[work; 3]])?;
+    script("rolled-back", &[&accepted, &[work, [8, 0], [8, 1], [8, 1]]])?;
+    script("not-committed", &[&accepted, &[work, [8, 3]]])?;
+    script("not-staged", &[&accepted, &[[8, 3]]])?;
+    script("aborted", &[&accepted, &[abort]])?;
+    script("stalled", &[&accepted[..3], &[wait]])?;
+    script(
+        "heartbeats",
+        &[&accepted, &[wait, work, wait, work, wait, work]],
+    )?;
+    let offered = [[0, 0], [8, 2], sign, work, [8, 1], work];
+    script("offered-and-signed", &[&offered, &accepted, &[work; 3]])?;
+    let moved = [[8, 2], content, end];
+    script("base-moved", &[&accepted, &moved, &accepted, &[work; 3]])?;
+    let never = [[0, 0], [8, 2]].repeat(6);
+    script("never-settles", &[&never])?;
+    script("answered-before", &[&[push, [8, 3]]])?;
+    script("link-leaves", &[&[push, work, [2, 254]]])?;
+    script("only-deletes", &[&[push, work, [2, 16]], &[work; 3]])?;
+    script("another-push", &[&[[0, 0], [8, 2], [0, 129]]])?;
+    script("too-much-content", &[&accepted[..3], &[[3, 255]]])?;
+
+    // Remembered (first byte 1) or asked for (0).
+    let [rebase, entries, last, answer] = [[0, 1], [1, 0], [2, 0], [4, 0]];
+    let [plan, read, read_end, silence] = [[7, 4], [7, 0], [7, 2], [10, 0]];
+    let sent = [plan, read, read, read_end];
+    let script = |name, first: u8, steps: &[&[[u8; 2]]]| {
+        seed(
+            "sender",
+            name,
+            [&[first][..], steps.concat().as_flattened()].concat(),
+        )
+    };
+    script("remembered", 1, &[&sent, &[[3, 0], answer]])?;
+    script("no-content", 1, &[&[[7, 64], answer]])?;
+    script("asked", 0, &[&[rebase, entries], &sent, &[answer]])?;
+    script(
+        "signed",
+        0,
+        &[&[rebase, entries, [7, 1], last], &sent, &[answer]],
+    )?;
+    let parts = [[7, 17], [2, 1], last, [2, 16]];
+    script(
+        "signed-in-parts",
+        0,
+        &[&[rebase, entries], &parts, &sent, &[answer]],
+    )?;
+    script(
+        "interrupted",
+        1,
+        &[&sent[..2], &[rebase, entries], &sent, &[answer]],
+    )?;
+    script("changed", 1, &[&sent[..2], &[[7, 3]]])?;
+    script("silent", 1, &[&sent, &[silence]])?;
+    script("misunderstood", 1, &[&sent, &[[5, 0]]])?;
+    script("another-answer", 1, &[&sent, &[[4, 200]]])?;
+    script("unsorted", 0, &[&[[0, 8], [1, 201], [1, 201]]])?;
+    script("too-many", 0, &[&[[0, 255]]])?;
+    script("another-epoch", 3, &[&[rebase, entries], &sent, &[answer]])
+}
+
+fn texts() -> Result<(), Error> {
+    let deep = [&b"d/".repeat(limits::DEPTH - 1)[..], b"f"].concat();
+    for (name, path) in [
+        ("plain", &b"app/static/main.css"[..]),
+        ("hidden", b".hidden/..x"),
+        ("unicode", "größe/日本".as_bytes()),
+        ("latin", b"latin-\xe9"),
+        ("backslash", b"a\\b"),
+        ("climbing", b"a/../../b"),
+        ("absolute", b"/etc/passwd"),
+        ("control", b"\x1b]0;title\x07"),
+        ("c1", "a\u{9b}31m".as_bytes()),
+        ("reserved", b".patchwire/journal"),
+        ("not-reserved", b"x/.patchwire"),
+        ("deep", &deep),
+        ("long", &[b'a'; limits::COMPONENT]),
+    ] {
+        seed("path", name, path)?;
+    }
+    seed("path", "encoded", codec::encode(&at("a/b.py")))?;
+
+    for (name, text) in [
+        ("plain", "dev-ana"),
+        ("every-sign", "0a.b_c-d"),
+        ("longest", &"x".repeat(Name::MAX)),
+        ("peer", "Ana's laptop (größe)"),
+        ("push-id", "0199c0de-0000-7000-8000-000000000001"),
+    ] {
+        seed("name", name, text)?;
+    }
+    seed("name", "encoded", encoded(&"shop".parse::<Name>()?))?;
+    seed("name", "encoded-peer", encoded(&PeerName::nearest("größe")))?;
+
+    for (name, text) in [
+        ("restart", "restart"),
+        ("signal", "signal:sigusr1"),
+        ("command", "command:kill -HUP $(cat app.pid)"),
+        ("http", "http://127.0.0.1:8000/health?deep=1"),
+        ("http-bare", "http://localhost"),
+        ("http-query", "http://[::1]?x"),
+        ("http-v6", "http://[2001:db8::1]:8080/"),
+        ("tcp", "tcp:5432"),
+        ("alive", "alive:1m 30s"),
+        ("alive-short", "alive:1ms 5us 7ns"),
+    ] {
+        seed("app", name, text)?;
+    }
+    seed("app", "encoded", encoded(&"none".to_owned()))?;
+
+    let relay = RelayLink::new(
+        "relay.example".parse()?,
+        Pin::new([1; 32]),
+        RelayKey::new([2; 32]),
+    );
+    seed("link", "relay", relay.expose().as_bytes())?;
+    // Written out, as a new link would have another secret every time.
+    let (pin, key, secret) = (
+        "AQEB".repeat(10) + "AQE",
+        "AgIC".repeat(10) + "AgI",
+        "AwMD".repeat(10) + "AwM",
+    );
+    let text =
+        format!("patchwire://relay.example:4433/shop/dev-ana#v1.{pin}.{key}.{secret}.UpuudRw6");
+    seed("link", "deployment", &text)?;
+    let link: DeploymentLink = text.parse()?;
+    seed("link", "agent", link.narrow().expose().as_bytes())?;
+    let shorter = text.replace(":4433", "").replace("relay", "RELAY");
+    seed("link", "typed-otherwise", shorter)?;
+
+    for (name, text) in [
+        ("name", "relay.example:4433"),
+        ("typed", "Relay.Example.:1"),
+        ("container", "my_relay"),
+        ("v4", "127.0.0.1:65535"),
+        ("v6", "[2001:DB8::1]"),
+        ("v6-port", "[::1]:80"),
+        ("v4-mapped", "[::ffff:1.2.3.4]:80"),
+        ("mistyped", "1.2.3.256"),
+    ] {
+        seed("address", name, text)?;
+    }
+    let longest = [
+        "a".repeat(63),
+        "b".repeat(63),
+        "c".repeat(63),
+        "d".repeat(61),
+    ]
+    .join(".");
+    seed("address", "longest", longest)?;
+    Ok(())
+}
+
+fn encoded<T: Encode>(value: &T) -> Vec<u8> {
+    codec::encode(value)
+}

@@ -1,0 +1,168 @@
+//! What peers say to each other and to the relay.
+
+use std::fmt::Debug;
+
+use patchwire_protocol::{
+    codec::{self, Decode, Encode},
+    frame::{self, FrameDecoder},
+    limits,
+    manifest::{Entry, Manifest},
+    message::{
+        inner::{AgentMessage, DeveloperMessage},
+        push::Answer,
+        relay::{Hello, Incoming, Notice, Open, OpenReply, RelayReply},
+    },
+    operation::{self, Operation},
+};
+
+/// A stream cut into frames: the same frames however it came, and the same bytes again.
+///
+/// The first byte chooses the limit, the second the pieces.
+pub fn frame(data: &[u8]) {
+    let [limit, piece, stream @ ..] = data else {
+        return;
+    };
+    let limit = usize::from(*limit) * 16;
+    let whole = frames(stream, stream.len().max(1), limit);
+    let (bodies, end) = &whole;
+    assert_eq!(&frames(stream, 1 + usize::from(*piece), limit), &whole);
+
+    let mut again = Vec::new();
+    for body in bodies {
+        assert!(body.len() <= limit);
+        again.extend(frame::header(body.len(), limit).expect("the body was within the limit"));
+        again.extend(body);
+    }
+    assert!(stream.starts_with(&again));
+    assert_eq!(end.is_ok(), again.len() == stream.len());
+}
+
+fn frames(
+    stream: &[u8],
+    piece: usize,
+    limit: usize,
+) -> (Vec<Vec<u8>>, Result<(), frame::FrameError>) {
+    let mut decoder = FrameDecoder::new(limit);
+    let mut bodies = Vec::new();
+    for piece in stream.chunks(piece) {
+        decoder.push(piece);
+        loop {
+            match decoder.next_frame() {
+                Ok(Some(body)) => bodies.push(body),
+                Ok(None) => break,
+                Err(error) => return (bodies, Err(error)),
+            }
+        }
+    }
+    (bodies, decoder.finish())
+}
+
+/// What a developer says to an agent.
+pub fn developer_message(data: &[u8]) {
+    recode::<DeveloperMessage>(data);
+}
+
+/// What an agent says to a developer.
+pub fn agent_message(data: &[u8]) {
+    recode::<AgentMessage>(data);
+}
+
+/// How a push ended: also what an agent keeps.
+pub fn answer(data: &[u8]) {
+    recode::<Answer>(data);
+}
+
+/// What peers and relay say; the first byte chooses the message.
+pub fn relay_message(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else {
+        return;
+    };
+    match kind {
+        0 => {
+            if let Ok(hello) = codec::decode::<Hello>(data) {
+                // It holds a secret, so that it can't be compared as it is.
+                let encoded = codec::encode(&hello);
+                let again: Hello = codec::decode(&encoded).expect("what was decoded decodes again");
+                assert_eq!(codec::encode(&again), encoded);
+                assert_eq!(again.signed(&[0; 32]), hello.signed(&[0; 32]));
+                assert_eq!(again.own_key(), hello.own_key());
+                let _ = hello.versions.agree(again.versions);
+                assert!(encoded.len() <= limits::FRAME_UNAUTHENTICATED);
+            }
+        }
+        1 => drop(recode::<RelayReply>(data)),
+        2 => drop(recode::<Notice>(data)),
+        3 => drop(recode::<Open>(data)),
+        4 => drop(recode::<OpenReply>(data)),
+        5 => drop(recode::<Incoming>(data)),
+        _ => {}
+    }
+}
+
+/// A manifest: sorted, every entry in a directory of it, and named by its root.
+pub fn manifest(data: &[u8]) {
+    let Some(manifest) = recode::<Manifest>(data) else {
+        return;
+    };
+    check_tree(&manifest);
+    let mut backwards = manifest.entries().to_vec();
+    backwards.reverse();
+    assert_eq!(
+        Manifest::from_unsorted(backwards).as_ref(),
+        Ok(&manifest),
+        "the order of entries means nothing"
+    );
+    let _ = manifest.content_len();
+}
+
+/// A push's operations on a tree: the tree that they say, or an error.
+pub fn operations(data: &[u8]) {
+    let Some((base, operations)) = recode::<(Manifest, Vec<Operation>)>(data) else {
+        return;
+    };
+    let Ok(target) = operation::apply(&base, &base, &operations) else {
+        return;
+    };
+    check_tree(&target);
+    for operation in &operations {
+        let expected = match operation {
+            Operation::Delete { .. } => None,
+            Operation::Put { entry, .. } => Some(entry),
+        };
+        assert_eq!(target.get(operation.path()), expected);
+    }
+    let named = |path| operations.iter().any(|operation| operation.path() == path);
+    for kept in base.entries().iter().filter(|entry| !named(&entry.path)) {
+        assert_eq!(target.get(&kept.path), Some(&kept.entry));
+    }
+    assert!(target.len() <= base.len() + operations.len());
+}
+
+pub(crate) fn check_tree(manifest: &Manifest) {
+    for entry in manifest.entries() {
+        assert_eq!(manifest.get(&entry.path), Some(&entry.entry));
+        if let Some(parent) = entry.path.parent() {
+            assert!(manifest.get(&parent).is_some_and(Entry::is_directory));
+            assert!(manifest.inside(&parent).contains(entry));
+        }
+    }
+    assert!(
+        manifest
+            .entries()
+            .is_sorted_by(|before, after| before.path < after.path)
+    );
+}
+
+/// Decodes untrusted bytes. What they decode to must be the same after encoding and decoding.
+pub(crate) fn recode<T>(data: &[u8]) -> Option<T>
+where
+    T: Encode + Decode<()> + PartialEq + Debug,
+{
+    let value: T = codec::decode(data).ok()?;
+    let encoded = codec::encode(&value);
+    match codec::decode::<T>(&encoded) {
+        Ok(again) => assert_eq!(again, value),
+        Err(error) => panic!("{value:?} does not decode again: {error:?}"),
+    }
+    Some(value)
+}

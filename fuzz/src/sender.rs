@@ -1,0 +1,258 @@
+//! The developer's end of a push: an agent that says anything at any time, and a shell that plans
+//! and reads.
+
+use std::time::{Duration, Instant};
+
+use patchwire_protocol::{
+    limits,
+    message::{
+        inner::{
+            AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart, Text, WireDigest,
+        },
+        push::{Base, Phase},
+    },
+    operation::Operation,
+    session::{
+        receiver::refusal,
+        sender::{Basis, Content, Input, Outcome, Output, Planned, Sender},
+    },
+};
+
+use crate::session::{at, failure, operations, push, root, steps, tree};
+
+/// The id of the push that is sent.
+const OWN: u8 = 1;
+
+/// Follows a script, whose first byte says what is remembered. What is sent makes a push, and it
+/// ends once: at the latest when it is left alone.
+pub fn sender(data: &[u8]) {
+    let Some((first, script)) = data.split_first() else {
+        return;
+    };
+    let mut shell = Shell::new(*first);
+    for [what, which] in steps(script) {
+        match what % 12 {
+            0..7 => shell.hear(message(what % 12, which)),
+            7..10 => shell.work(which),
+            10 => shell.wait(),
+            _ => {
+                shell.now += Duration::from_millis(200) * u32::from(which);
+                let now = shell.now;
+                shell.handle(|sender| sender.handle_timeout(now));
+            }
+        }
+    }
+    // Left alone, with content that ends, it ends.
+    for _ in 0..8 {
+        match shell.owed {
+            _ if shell.finished => break,
+            Some(_) => shell.work(2),
+            None => shell.wait(),
+        }
+    }
+    assert!(shell.finished);
+    shell.hear(AgentMessage::Progress(Phase::Staging));
+    shell.work(0);
+}
+
+fn message(what: u8, which: u8) -> AgentMessage {
+    let entries = tree().entries().to_vec();
+    match what {
+        0 => AgentMessage::Rebase(Rebase {
+            epoch: which.into(),
+            managed: which & 1 == 1,
+            entries: match which {
+                255 => limits::ENTRIES + 1,
+                254 => limits::ENTRIES,
+                which if which & 2 == 0 => entries.len() as u64,
+                which => u64::from(which >> 2) % 4,
+            },
+        }),
+        1 => AgentMessage::Entries(match which {
+            0..200 => entries,
+            // Sorted or not, with or without their directory, too many or too few.
+            which => {
+                let chosen = |(bit, _): &(usize, _)| which >> bit & 1 == 1;
+                let entries = entries.into_iter().enumerate().filter(chosen);
+                entries.map(|(_, entry)| entry).collect()
+            }
+        }),
+        2 => AgentMessage::Signature(SignaturePart {
+            index: (which >> 4).into(),
+            bytes: vec![which; which.into()],
+            last: which & 1 == 0,
+        }),
+        3 => AgentMessage::Progress(Phase::Staging),
+        4 => {
+            let id = if which < 128 { OWN } else { OWN + 1 };
+            AgentMessage::Answer(Box::new(refusal(&push(id, Base::Unknown, 0), failure())))
+        }
+        5 => AgentMessage::Misunderstood(Text::cut("what?")),
+        _ if which % 2 == 0 => AgentMessage::Greeting(greeting(None)),
+        _ => AgentMessage::LogLines(Vec::new()),
+    }
+}
+
+fn greeting(root: Option<WireDigest>) -> Greeting {
+    Greeting {
+        name: Text::cut("box"),
+        epoch: 7,
+        root,
+        clock_ms: 0,
+    }
+}
+
+/// What the machine asked for and has not got yet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Work {
+    Plan,
+    Diff,
+    Read,
+}
+
+struct Shell {
+    sender: Sender,
+    now: Instant,
+    owed: Option<Work>,
+    wanted: usize,
+    /// How many operations the last header announced and have not been sent.
+    announced: u64,
+    /// Whether what was sent last is a push with content that has not ended.
+    open: bool,
+    sent: bool,
+    finished: bool,
+}
+
+impl Shell {
+    fn new(first: u8) -> Self {
+        // The only clock is this beginning; what follows is added to it.
+        let now = Instant::now();
+        let remembered = (first & 1 == 1).then(|| (7 + u64::from(first & 2), root()));
+        let greeting = greeting((first & 4 == 0).then(root));
+        let header = push(OWN, Base::Unknown, 0);
+        let mut shell = Self {
+            sender: Sender::new(header, &greeting, remembered, now),
+            now,
+            owed: None,
+            wanted: 0,
+            announced: 0,
+            open: false,
+            sent: false,
+            finished: false,
+        };
+        shell.handle(|_| {});
+        shell
+    }
+
+    fn hear(&mut self, message: AgentMessage) {
+        let now = self.now;
+        self.handle(|sender| sender.handle_input(Input::Message(message), now));
+    }
+
+    fn wait(&mut self) {
+        if let Some(timeout) = self.sender.poll_timeout() {
+            assert!(timeout > self.now, "a timeout that is handled moves on");
+            self.now = timeout;
+            self.handle(|sender| sender.handle_timeout(timeout));
+        }
+    }
+
+    /// Ends the work that is owed, as `which` says.
+    fn work(&mut self, which: u8) {
+        let Some(work) = self.owed.take() else {
+            return;
+        };
+        let input = match work {
+            Work::Plan if which % 4 == 1 => {
+                self.wanted = 1 + usize::from(which >> 4);
+                Input::Planned(Planned::Wants(vec![at("a"); self.wanted]))
+            }
+            Work::Plan | Work::Diff => {
+                let chosen = |(bit, operation): (usize, Operation)| {
+                    (which >> (bit + 2) & 1 == 1).then_some(operation)
+                };
+                let operations = operations().into_iter().enumerate();
+                Input::Planned(Planned::Operations(operations.filter_map(chosen).collect()))
+            }
+            Work::Read => Input::Content(match which % 4 {
+                0 | 1 => Content::Piece(vec![which; which.into()]),
+                2 => Content::End,
+                _ => Content::Changed(at("a")),
+            }),
+        };
+        let now = self.now;
+        self.handle(|sender| sender.handle_input(input, now));
+    }
+
+    fn handle(&mut self, act: impl FnOnce(&mut Sender)) {
+        act(&mut self.sender);
+        while let Some(output) = self.sender.poll_output() {
+            assert!(!self.finished, "{output:?} after the end");
+            self.perform(output);
+        }
+        assert!(self.sender.is_sent() || !self.sent, "what is sent stays so");
+        self.sent = self.sender.is_sent();
+        let planning = matches!(self.owed, Some(Work::Plan | Work::Diff));
+        let waits = self.sender.poll_timeout().is_some();
+        assert!(
+            waits != self.finished || planning && !waits,
+            "only our own work takes for ever"
+        );
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Send(message) => self.send(&message),
+            Output::Plan(basis) => {
+                if let Basis::Offered { manifest, .. } = basis {
+                    crate::message::check_tree(&manifest);
+                }
+                // The agent may have said while we read that its base is another.
+                self.owed = Some(Work::Plan);
+            }
+            Output::Diff(signatures) => {
+                assert_eq!(signatures.len(), self.wanted);
+                self.owed = Some(Work::Diff);
+            }
+            Output::Read => {
+                assert!(self.open && self.announced == 0);
+                self.owed = Some(Work::Read);
+            }
+            Output::Progress(_) => {}
+            Output::Finished(outcome) => {
+                if let Outcome::Answered(answer) = outcome {
+                    assert_eq!(answer.push_id, push(OWN, Base::Unknown, 0).push_id);
+                }
+                (self.owed, self.finished) = (None, true);
+            }
+        }
+    }
+
+    fn send(&mut self, message: &DeveloperMessage) {
+        match message {
+            DeveloperMessage::Push(push) => {
+                assert_eq!(self.announced, 0);
+                (self.announced, self.open) = (push.operations, false);
+            }
+            DeveloperMessage::Operations(operations) => {
+                assert!((1..=limits::BATCH).contains(&operations.len()));
+                self.announced -= operations.len() as u64;
+                let sent = |operation: &Operation| match operation {
+                    Operation::Put { source, .. } => source.is_sent(),
+                    Operation::Delete { .. } => false,
+                };
+                self.open |= operations.iter().any(sent);
+            }
+            DeveloperMessage::Content(_) => assert!(self.open),
+            DeveloperMessage::ContentEnd => {
+                assert!(self.open);
+                self.open = false;
+            }
+            DeveloperMessage::Sign(paths) => assert_eq!(paths.len(), self.wanted),
+            DeveloperMessage::Abort => {}
+            DeveloperMessage::Status | DeveloperMessage::Logs(_) => {
+                panic!("{message:?} is no part of a push")
+            }
+        }
+    }
+}
