@@ -1,5 +1,4 @@
 //! What the tests of the command line share: a home of one's own, and a way to type.
-#![expect(dead_code, reason = "every test file uses a part")]
 
 use std::{
     fs,
@@ -12,13 +11,13 @@ use patchwire_transport::{Pin, RelayKey, RelayLink};
 use tempfile::TempDir;
 
 /// A user with an empty home and a project directory.
-pub struct User {
+pub(crate) struct User {
     home: TempDir,
-    pub project: PathBuf,
+    pub(crate) project: PathBuf,
 }
 
 impl User {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().expect("a temporary directory can be made");
         let project = home.path().join("project");
         fs::create_dir(&project).expect("the home is empty");
@@ -26,17 +25,17 @@ impl User {
         Self { home, project }
     }
 
-    pub fn home(&self) -> &Path {
+    pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
 
     /// Where the links are recorded.
-    pub fn links(&self) -> PathBuf {
+    pub(crate) fn links(&self) -> PathBuf {
         self.home().join("config/patchwire/links")
     }
 
     /// A command line, split at spaces, typed in the project.
-    pub fn command(&self, line: &str) -> Command {
+    pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_patchwire"));
         command
             .args(line.split_whitespace())
@@ -54,19 +53,19 @@ impl User {
     }
 
     /// Runs a command line.
-    pub fn run(&self, line: &str) -> Ran {
+    pub(crate) fn run(&self, line: &str) -> Ran {
         self.run_under(line, &[])
     }
 
     /// Runs a command line with some variables set.
-    pub fn run_under(&self, line: &str, variables: &[(&str, &str)]) -> Ran {
+    pub(crate) fn run_under(&self, line: &str, variables: &[(&str, &str)]) -> Ran {
         let mut command = self.command(line);
         command.envs(variables.iter().copied());
         Ran::from(command.output().expect("the binary is there"))
     }
 
     /// Runs a command line with something on its standard input.
-    pub fn run_with(&self, line: &str, stdin: &[u8]) -> Ran {
+    pub(crate) fn run_with(&self, line: &str, stdin: &[u8]) -> Ran {
         let mut child = self
             .command(line)
             .stdin(Stdio::piped())
@@ -84,19 +83,19 @@ impl User {
     }
 
     /// Writes a file in the project.
-    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.project.join(name);
         fs::write(&path, content).expect("the project can be written to");
         path
     }
 
     /// Reads a file in the project.
-    pub fn read(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.project.join(name)).expect("the file is there")
     }
 
     /// The names of the files in the project.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.project).expect("the project is there");
         let mut names: Vec<String> = entries
             .map(|entry| entry.expect("it can be listed").file_name())
@@ -109,26 +108,26 @@ impl User {
 
 /// How a command ended.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: Option<i32>,
-    pub stdout: Vec<u8>,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
     #[track_caller]
-    pub fn expect(self, code: i32) -> Self {
+    pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{}\n{}", self.text(), self.stderr);
         self
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
     /// The one JSON object on standard output.
     #[track_caller]
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.text(), self.stderr))
     }
@@ -145,7 +144,7 @@ impl From<Output> for Ran {
 }
 
 /// A relay's link, to a relay that isn't there.
-pub fn relay_link() -> String {
+pub(crate) fn relay_link() -> String {
     let address = "127.0.0.1:9".parse().expect("it is one");
     let link = RelayLink::new(address, Pin::new([1; 32]), RelayKey::new([2; 32]));
     link.expose().to_string()

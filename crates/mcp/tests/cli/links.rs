@@ -6,18 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::{User, relay_link};
+use crate::user::{User, relay_link};
 use patchwire_transport::DeploymentLink;
 
-mod common;
-
 fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().mode() & 0o7777
+    fs::metadata(path).expect("it is there").mode() & 0o7777
 }
 
 fn recorded(user: &User) -> Vec<PathBuf> {
     let entries = fs::read_dir(user.links()).into_iter().flatten();
-    entries.map(|entry| entry.unwrap().path()).collect()
+    entries.flatten().map(|entry| entry.path()).collect()
 }
 
 /// A deployment's link, and the relay's in `relay.link`.

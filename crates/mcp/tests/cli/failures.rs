@@ -1,8 +1,6 @@
 //! Exit statuses, and failures as JSON.
 
-use common::{User, relay_link};
-
-mod common;
+use crate::user::{User, relay_link};
 
 /// A user with a link to a relay that isn't there.
 fn linked() -> User {

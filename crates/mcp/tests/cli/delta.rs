@@ -7,9 +7,7 @@ use std::{
     process::Command,
 };
 
-use common::User;
-
-mod common;
+use crate::user::User;
 
 /// A user with a basis `old`, and a target `new` that is much like it.
 fn with_files() -> (User, Vec<u8>, Vec<u8>) {
