@@ -437,3 +437,6 @@ fn copy(
     }
     Ok(hasher.finalize().into())
 }
+
+#[cfg(test)]
+mod tests;

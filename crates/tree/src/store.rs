@@ -112,8 +112,7 @@ pub struct Store {
     pub(crate) half_made: bool,
     pub(crate) fault: Fault,
     epoch: u64,
-    /// Held for its lock.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Store {
@@ -492,7 +491,22 @@ fn is_inside(dir: &Dir, root: &Stat) -> io::Result<bool> {
     }
 }
 
-fn lock(state: &Dir) -> Result<File, PathError> {
+/// The lock of a state directory.
+///
+/// Given back in so many words: a child that another thread has just forked holds the descriptor
+/// until it executes its program, and with it the lock.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = flock(&self.0, FlockOperation::Unlock) {
+            tracing::warn!("the state directory can't be unlocked: {error}");
+        }
+    }
+}
+
+fn lock(state: &Dir) -> Result<Lock, PathError> {
     let name = LOCK.as_bytes();
     let open = || match state.create_file(name) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => state.open_file(name),
@@ -501,7 +515,7 @@ fn lock(state: &Dir) -> Result<File, PathError> {
     let lock = || {
         let file = open()?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(file)
+        Ok(Lock(file))
     };
     lock().context("lock", name)
 }
@@ -521,3 +535,6 @@ fn probe_rename(root: &Dir, state: &Dir) -> Result<(), PathError> {
     };
     probe().context("move a file between the state directory and", b"the root")
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,13 @@ pub(crate) enum Node {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tree(pub(crate) BTreeMap<String, Node>);
 
+/// A directory for a test that syncs often: in memory where there is such a place.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
 pub(crate) fn path(path: &str) -> RelativePath {
     path.try_into().unwrap()
 }
