@@ -43,7 +43,7 @@
 //!     &plan.operations,
 //!     &mut &content[..],
 //! )?;
-//! store.commit(staged, Vec::new(), &mut |_window| ())?;
+//! store.commit(staged, b"", &mut |_window| ())?;
 //! assert_eq!(std::fs::read(root.join("app.py"))?, content);
 //! # Ok(())
 //! # }

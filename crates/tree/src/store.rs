@@ -314,7 +314,10 @@ impl Store {
     }
 
     /// Keeps the stat cache. That it can't be kept costs time only.
-    pub(crate) fn save_index(&self) {
+    pub(crate) fn save_index(&mut self) {
+        if !self.index.take_changed() {
+            return;
+        }
         if let Err(error) = self.write_file(INDEX, &self.index.to_bytes()) {
             tracing::warn!("{error}: {}", error.source);
         }

@@ -193,5 +193,5 @@ pub(crate) fn stage(store: &mut Store, id: u8, target: &Tree) -> Result<Staged, 
 
 pub(crate) fn push(store: &mut Store, id: u8, target: &Tree) -> Result<Committed, CommitError> {
     let staged = stage(store, id, target).unwrap();
-    store.commit(staged, vec![id], &mut |_: Window| ())
+    store.commit(staged, &[id], &mut |_: Window| ())
 }

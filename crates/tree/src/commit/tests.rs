@@ -104,7 +104,7 @@ fn a_push_of_every_kind_of_change_and_back() {
     let staged = stage(&mut store, 2, &after()).unwrap();
     assert_eq!(Tree::read(root), old, "staging touches nothing");
     let done = store
-        .commit(staged, vec![], &mut |window| windows.push(window))
+        .commit(staged, &[], &mut |window| windows.push(window))
         .unwrap();
     assert_eq!(windows, [Window::Opens, Window::Closes]);
     assert_eq!(Tree::read(root), with_unmanaged(after()));
@@ -189,7 +189,7 @@ fn push_after(store: &mut Store) -> Result<(), CommitError> {
         crate::StageError::Local(error) => CommitError::Undone(error),
         error => panic!("{error}"),
     })?;
-    store.commit(staged, vec![], &mut |_| ()).map(drop)
+    store.commit(staged, &[], &mut |_| ()).map(drop)
 }
 
 #[test]
@@ -445,7 +445,7 @@ fn what_appears_while_the_tree_changes_is_kept_aside_and_comes_back() {
             fs::remove_file(root.join("deleted")).unwrap();
         }
     };
-    store.commit(staged, vec![], &mut { meddle }).unwrap();
+    store.commit(staged, &[], &mut { meddle }).unwrap();
     assert_eq!(Tree::read(root), with_unmanaged(after()));
     store.roll_back(&mut |_| ()).unwrap();
     let mut expected = old
@@ -543,7 +543,7 @@ fn staged_pushes_are_for_one_tree_and_vanish_when_dropped() {
     assert_eq!(fs::read_dir(&staging).unwrap().count(), 1);
     let staged = stage(&mut store, 2, &after()).unwrap();
     store.undo.as_mut().unwrap().sequence += 1;
-    let stale = store.commit(staged, vec![], &mut |_| ());
+    let stale = store.commit(staged, &[], &mut |_| ());
     assert!(matches!(stale, Err(CommitError::Stale)));
     assert_eq!(fs::read_dir(&staging).unwrap().count(), 1);
 }
