@@ -348,7 +348,7 @@ impl Deployment {
         let (result, stopped, mut warnings) = self
             .with_store(move |store| {
                 let mut window = AppWindow::new(app, &reload);
-                let result = store.commit(staged, codec::encode(&meta), &mut |at| window.pass(at));
+                let result = store.commit(staged, &codec::encode(&meta), &mut |at| window.pass(at));
                 (result, window.stopped, window.warnings)
             })
             .await;

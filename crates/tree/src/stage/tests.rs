@@ -34,11 +34,13 @@ fn refused(
     let mut target = new().manifest();
     spoil(root, &mut target, &mut operations, &mut content);
     let before = Tree::read(root);
+    let base = store.managed();
     let error = store
         .stage(
             [2; 16],
+            &base,
             &available,
-            &target,
+            target.root(),
             &operations,
             &mut Cursor::new(content),
         )
@@ -67,7 +69,15 @@ fn sources_are_what_the_test_says() {
     assert_eq!(count(|source| matches!(source, Source::Delta { .. })), 1);
     assert_eq!(count(|source| matches!(source, Source::Copy { .. })), 1);
     let target = new().manifest();
-    let staged = store.stage([2; 16], &available, &target, &operations, &mut &content[..]);
+    let base = store.managed();
+    let staged = store.stage(
+        [2; 16],
+        &base,
+        &available,
+        target.root(),
+        &operations,
+        &mut &content[..],
+    );
     assert_eq!(staged.unwrap().target(), &target);
 }
 
