@@ -361,7 +361,16 @@ fn directories_that_cannot_be_renamed_are_taken_apart() {
     let old = committed(root);
     let mut store = open(root);
     store.fault.no_directory_renames = true;
-    push_after(&mut store).unwrap();
+    let staged = stage(&mut store, 2, &after()).unwrap();
+    let mut windows = Vec::new();
+    store
+        .commit(staged, &[], &mut |window| windows.push(window))
+        .unwrap();
+    assert_eq!(
+        windows,
+        [Window::Opens, Window::Closes],
+        "one stop for two attempts"
+    );
     assert_eq!(Tree::read(root), with_unmanaged(after()));
     store.roll_back(&mut |_| ()).unwrap();
     assert_eq!(Tree::read(root), old);
