@@ -38,8 +38,9 @@
 //! let push_id = [7; 16];
 //! let staged = store.stage(
 //!     push_id,
+//!     &store.managed(),
 //!     &available,
-//!     &scanned.manifest,
+//!     scanned.manifest.root(),
 //!     &plan.operations,
 //!     &mut &content[..],
 //! )?;
