@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::Write,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     process::Command,
 };
@@ -84,7 +83,7 @@ fn what_rdiff_writes_is_understood_and_the_reverse() {
     if let Err(error) = rdiff("--hash=md4 --rollsum=rollsum signature old rdiff.sig") {
         let message = format!("SKIPPED: rdiff can't be run: {error}");
         assert!(std::env::var_os("CI").is_none(), "{message}");
-        writeln!(std::io::stderr(), "{message}").unwrap();
+        eprintln!("{message}");
         return;
     }
     let delta = |line: &str| {

@@ -1,6 +1,7 @@
-//! The command line as it is typed, where neither relay nor agent is needed.
+//! The command line as it is typed, where neither relay nor agent is needed but the demo's own.
 
 mod delta;
+mod demo;
 mod failures;
 mod help;
 mod links;

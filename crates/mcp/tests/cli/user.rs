@@ -21,6 +21,7 @@ impl User {
         let home = tempfile::tempdir().expect("a temporary directory can be made");
         let project = home.path().join("project");
         fs::create_dir(&project).expect("the home is empty");
+        fs::create_dir(home.path().join("tmp")).expect("the home has a project alone");
         let project = project.canonicalize().expect("it was just made");
         Self { home, project }
     }
@@ -34,6 +35,11 @@ impl User {
         self.home().join("config/patchwire/links")
     }
 
+    /// Where temporary files go.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.home().join("tmp")
+    }
+
     /// A command line, split at spaces, typed in the project.
     pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_patchwire"));
@@ -43,6 +49,7 @@ impl User {
             .env_clear()
             .env("HOME", self.home())
             .env("USER", "ana")
+            .env("TMPDIR", self.temporary())
             .env("XDG_CONFIG_HOME", self.home().join("config"))
             .env("XDG_STATE_HOME", self.home().join("state"))
             .stdin(Stdio::null());
