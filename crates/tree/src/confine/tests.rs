@@ -48,13 +48,22 @@ impl Swapped {
                     root.exchange(b"d", &root, b"link").unwrap();
                 }
             });
+            // Also when an attempt panics: the scope waits for the thread.
+            let _stop = SetOnDrop(&done);
             for round in 0..ROUNDS.end {
                 if attempt(&root) && round >= ROUNDS.start {
                     break;
                 }
             }
-            done.store(true, Ordering::Relaxed);
         });
+    }
+}
+
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
