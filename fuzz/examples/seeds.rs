@@ -7,7 +7,7 @@ use std::{fs, io, path::Path};
 use patchwire_delta::{BlockSize, Seed, Signature, SignatureOptions, diff, librsync};
 use patchwire_fuzz::{
     delta::{basis, target},
-    session::{at, directory, failure, file, link, operations, push, root, tree},
+    session::{at, directory, failure, file, link, operations, push, put, root, tree},
 };
 use patchwire_protocol::{
     app::{AppState, Exit},
@@ -27,7 +27,7 @@ use patchwire_protocol::{
         status::{LastPush, LogLine, LogsRequest, Status},
     },
     name::Name,
-    operation::Operation,
+    operation::{Operation, Source},
     version::{CURRENT, VersionRange},
 };
 use patchwire_transport::{DeploymentLink, Pin, RelayKey, RelayLink};
@@ -353,6 +353,12 @@ fn trees() -> Result<(), Error> {
     seed("manifest", "deep", codec::encode(&deep))?;
     seed("manifest", "empty", codec::encode(&Manifest::default()))?;
 
+    // The layout of a `CommitRecord`, some of whose fields are its crate's own: sequence number, push,
+    // what the caller wants remembered, manifest, verified, and the mtimes of what is gone.
+    let gone = vec![(at("gone"), (1_763_600_000i64, 5u32))];
+    let record = (3u64, PushId([1; 16]), b"meta".to_vec(), tree(), true, gone);
+    seed("commit_record", "small", codec::encode(&record))?;
+
     let on = |name, base: Manifest, operations: Vec<Operation>| {
         seed("operations", name, codec::encode(&(base, operations)))
     };
@@ -366,10 +372,7 @@ fn trees() -> Result<(), Error> {
     let file_for_directory = vec![
         Operation::Delete { path: at("d/b") },
         operations()[2].clone(),
-        patchwire_fuzz::session::put(
-            file("d", "now a file"),
-            patchwire_protocol::operation::Source::Whole,
-        ),
+        put(file("d", "now a file"), Source::Whole),
     ];
     on("file-for-directory", tree(), file_for_directory)?;
     Ok(())

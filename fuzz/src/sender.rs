@@ -88,7 +88,7 @@ fn message(what: u8, which: u8) -> AgentMessage {
             AgentMessage::Answer(Box::new(refusal(&push(id, Base::Unknown, 0), failure())))
         }
         5 => AgentMessage::Misunderstood(Text::cut("what?")),
-        _ if which % 2 == 0 => AgentMessage::Greeting(greeting(None)),
+        _ if which & 1 == 0 => AgentMessage::Greeting(greeting(None)),
         _ => AgentMessage::LogLines(Vec::new()),
     }
 }
