@@ -494,6 +494,8 @@ fn texts() -> Result<(), Error> {
         seed("app", name, text)?;
     }
     seed("app", "encoded", encoded(&"none".to_owned()))?;
+    let host = "h".repeat(limits::TEXT - "http://".len());
+    seed("app", "http-longest", format!("http://{host}"))?;
 
     let relay = RelayLink::new(
         "relay.example".parse()?,
