@@ -88,7 +88,10 @@ async fn logs(
         mark = mark.max(lines.last().map_or(0, |line| line.sequence));
         send_lines(writer, lines).await?;
     }
-    while request.follow {
+    if !request.follow {
+        return Ok(());
+    }
+    loop {
         let lines = output.since(mark, LINES);
         if let Some(last) = lines.last() {
             mark = last.sequence;
@@ -96,12 +99,11 @@ async fn logs(
             continue;
         }
         tokio::select! {
-            changed = newest.changed() => if changed.is_err() { break },
+            changed = newest.changed() => if changed.is_err() { return Ok(()) },
             // A developer that follows has nothing to say but that it is enough.
-            _ = reader.receive::<DeveloperMessage>() => break,
+            _ = reader.receive::<DeveloperMessage>() => return Ok(()),
         }
     }
-    Ok(())
 }
 
 async fn send_lines(writer: &mut Writer, lines: &[Line]) -> Result<(), SendError> {

@@ -27,10 +27,12 @@
 //!
 //! `examples/push.rs` in this crate is the same as a program.
 
+pub mod config;
 mod connect;
 mod content;
 mod conversation;
 mod error;
+pub mod links;
 mod memory;
 mod push;
 pub mod report;

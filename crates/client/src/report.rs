@@ -150,6 +150,19 @@ impl PushReport {
 }
 
 impl ReportStatus {
+    /// The status as JSON shows it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::NoChanges => "no-changes",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled-back",
+            Self::Conflict => "conflict",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// The exit status of a command that ends like this.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
@@ -452,6 +465,7 @@ mod tests {
             (ReportStatus::Unknown, "unknown", 3),
         ] {
             assert_eq!(to_value(status).unwrap(), json!(text));
+            assert_eq!(status.as_str(), text);
             assert_eq!(status.exit_code(), exit_code);
         }
     }

@@ -1,3 +1,27 @@
-//! The `patchwire` command line.
+//! The `patchwire` command line: what a developer types.
+//!
+//! It is a thin shell over `patchwire-client`. For `demo` it starts itself again as a relay and as an
+//! agent.
 
-fn main() {}
+use std::{env, ffi::OsString, process::ExitCode};
+
+use clap::Parser;
+
+mod cli;
+mod commands;
+mod context;
+mod embedded;
+mod failure;
+mod output;
+mod progress;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = env::args_os().collect();
+    if let Some(embedded) = embedded::Program::requested(&arguments) {
+        return embedded.run();
+    }
+    match cli::Cli::try_parse_from(&arguments) {
+        Ok(cli) => commands::run(cli),
+        Err(error) => output::usage(&error, cli::asks_for_json(&arguments)),
+    }
+}

@@ -64,9 +64,12 @@ pub(crate) mod hook {
     /// Takes effect once, at the n-th point passed.
     #[derive(Clone, Debug)]
     pub(crate) struct Hook {
+        nth: usize,
         left: Arc<AtomicUsize>,
         only_at: Option<&'static str>,
         effect: Effect,
+        /// What counts from then on.
+        then: Option<Box<Hook>>,
     }
 
     /// What a simulated crash unwinds with.
@@ -76,9 +79,18 @@ pub(crate) mod hook {
     impl Hook {
         pub(crate) fn new(nth: usize, effect: Effect) -> Self {
             Self {
+                nth,
                 left: Arc::new(AtomicUsize::new(nth + 1)),
                 only_at: None,
                 effect,
+                then: None,
+            }
+        }
+
+        pub(crate) fn then(self, next: Self) -> Self {
+            Self {
+                then: Some(Box::new(next)),
+                ..self
             }
         }
 
@@ -89,13 +101,24 @@ pub(crate) mod hook {
             }
         }
 
+        /// The same, not yet counted down.
+        pub(crate) fn fresh(&self) -> Self {
+            Self {
+                left: Arc::new(AtomicUsize::new(self.nth + 1)),
+                ..self.clone()
+            }
+        }
+
         /// Tells whether it took effect.
         pub(crate) fn is_spent(&self) -> bool {
             self.left.load(Ordering::Relaxed) == 0
         }
 
         pub(super) fn pass(&self, at: &'static str) -> io::Result<()> {
-            if self.is_spent() || self.only_at.is_some_and(|only| only != at) {
+            if self.is_spent() {
+                return self.then.as_ref().map_or(Ok(()), |next| next.pass(at));
+            }
+            if self.only_at.is_some_and(|only| only != at) {
                 return Ok(());
             }
             if self.left.fetch_sub(1, Ordering::Relaxed) > 1 {

@@ -430,3 +430,6 @@ fn file_entry(stat: &Stat, digest: Digest) -> Entry {
         digest,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -275,7 +275,8 @@ impl Ground<'_> {
 
     fn exchange(&self, slot: &[u8], parent: &Dir, name: &[u8]) -> io::Result<()> {
         self.fault.point("exchange")?;
-        self.slots.exchange(slot, parent, name)
+        self.slots.exchange(slot, parent, name)?;
+        self.fault.point("exchanged")
     }
 }
 

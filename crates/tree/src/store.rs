@@ -439,7 +439,10 @@ impl Store {
             self.fault.point("written")?;
             self.state
                 .rename(temporary.as_bytes(), &self.state, name.as_bytes())?;
-            self.fault.point("renamed")?;
+            self.fault.point(match name {
+                COMMITTED => "renamed record",
+                _ => "renamed",
+            })?;
             self.state.sync()
         };
         write().context("write", name)

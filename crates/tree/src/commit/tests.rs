@@ -22,6 +22,8 @@ fn big(edit: &str) -> Node {
     )
 }
 
+const ENOSPC: Effect = Effect::Fail(28);
+
 /// A tree with everything that the push to [`after`] changes, and what it leaves.
 fn before() -> Tree {
     Tree::new(&[
@@ -145,14 +147,11 @@ fn at_every_point(
     effect: Effect,
     change: impl Fn(&mut Store) -> Result<(), CommitError>,
     check: impl Fn(&Path, &Tree, usize),
-    prepare: impl Fn(&Path),
 ) {
     for nth in 0.. {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
-        committed(root);
-        prepare(root);
-        let old = Tree::read(root);
+        let old = committed(root);
         let hook = Hook::new(nth, effect);
         let mut store = open(root);
         store.fault.hook = Some(hook.clone());
@@ -196,14 +195,9 @@ fn push_after(store: &mut Store) -> Result<(), CommitError> {
 #[test]
 fn a_crash_at_any_point_of_a_push_leaves_a_whole_tree() {
     let new = with_unmanaged(after());
-    at_every_point(
-        Effect::Crash,
-        push_after,
-        |root, old, nth| {
-            reopen(root, old, &new, nth);
-        },
-        |_| (),
-    );
+    at_every_point(Effect::Crash, push_after, |root, old, nth| {
+        reopen(root, old, &new, nth);
+    });
 }
 
 #[test]
@@ -238,9 +232,8 @@ fn a_crash_while_recovering_from_a_crash_leaves_a_whole_tree() {
 #[test]
 fn a_failure_at_any_point_of_a_push_leaves_the_old_tree_at_once() {
     let new = with_unmanaged(after());
-    let enospc = Effect::Fail(28);
     at_every_point(
-        enospc,
+        ENOSPC,
         |store| {
             let old = Tree::read(&root_of(store));
             let result = push_after(store);
@@ -250,18 +243,66 @@ fn a_failure_at_any_point_of_a_push_leaves_the_old_tree_at_once() {
                 Err(CommitError::Undone(_)) => {
                     assert_eq!(tree, old);
                     assert_eq!(store.committed().unwrap().manifest, before().manifest());
-                    push_after(store).expect("the next push succeeds");
-                    assert_eq!(Tree::read(&root_of(store)), new);
                 }
                 Err(error) => panic!("{error}"),
             }
             Ok(())
         },
         |root, old, nth| {
-            reopen(root, old, &new, nth);
+            if !reopen(root, old, &new, nth) {
+                push_after(&mut open(root)).expect("the next push succeeds");
+                assert_eq!(Tree::read(root), new);
+            }
         },
-        |_| (),
     );
+}
+
+#[test]
+fn a_crash_while_a_failed_push_is_taken_back_leaves_a_whole_tree() {
+    let new = with_unmanaged(after());
+    // Of the failure's points some, the record's writing among them; of the crash's all.
+    let failures = (20..120)
+        .step_by(33)
+        .map(|nth| Hook::new(nth, ENOSPC))
+        .chain([Hook::at("renamed record", ENOSPC)]);
+    for failure in failures {
+        for nth in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path();
+            let old = committed(root);
+            let crash = Hook::new(nth, Effect::Crash);
+            let mut store = open(root);
+            store.fault.hook = Some(failure.fresh().then(crash.clone()));
+            let result = catch_unwind(AssertUnwindSafe(|| push_after(&mut store)));
+            drop(store);
+            // A record that was written and not taken back yet still makes the new tree the one.
+            let is_new = reopen(root, &old, &new, nth);
+            if !crash.is_spent() {
+                let result = result.expect("no crash");
+                assert_eq!(is_new, result.is_ok(), "{result:?}");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_can_be_neither_made_nor_taken_back_locks_the_store_until_it_is_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let old = committed(root);
+    let mut store = open(root);
+    let failing = Hook::at("exchanged", ENOSPC).then(Hook::at("replace back", ENOSPC));
+    store.fault.hook = Some(failing);
+    let failed = push_after(&mut store);
+    assert!(
+        matches!(failed, Err(CommitError::HalfMade { .. })),
+        "{failed:?}"
+    );
+    let refused = store.inventory();
+    assert!(matches!(refused, Err(StoreError::HalfMade)), "{refused:?}");
+    drop(store);
+    assert!(!reopen(root, &old, &with_unmanaged(after()), 0));
 }
 
 #[test]

@@ -1,0 +1,377 @@
+//! What can be typed: clap's types, and nothing that acts.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use patchwire_protocol::name::Name;
+use patchwire_transport::LinkSource;
+
+/// Pushes what you edit to an app that runs elsewhere: verified, committed as a whole, reloaded and
+/// known to be healthy, or rolled back with the reason.
+#[derive(Debug, Parser)]
+#[command(
+    name = "patchwire",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  patchwire demo                                a relay, an agent and an app on this machine
+  patchwire init --relay @relay.link            prepare this directory for pushing
+  patchwire push                                bring the app to what this directory holds
+
+Exit status: 0 done or nothing to do, 1 the push was refused, failed or rolled back, 2 usage or
+configuration, 3 relay or agent not reachable or the answer unknown, 4 refused for its credentials."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The options that every command takes.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Options {
+    /// The directory to push [default: what patchwire.toml says, else the working directory]
+    #[arg(long, global = true, value_name = "DIR", env = "PATCHWIRE_ROOT")]
+    pub(crate) root: Option<PathBuf>,
+
+    /// The deployment link: @FILE, - for standard input, or the link itself (which others may see
+    /// there) [default: $PATCHWIRE_LINK_FILE, else the link recorded for the root]
+    #[arg(
+        long,
+        global = true,
+        value_name = "LINK",
+        env = "PATCHWIRE_LINK",
+        hide_env_values = true
+    )]
+    pub(crate) link: Option<LinkSource>,
+
+    /// How long to wait for relay and agent
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        env = "PATCHWIRE_WAIT",
+        default_value = "10s",
+        value_parser = humantime::parse_duration
+    )]
+    pub(crate) wait: Duration,
+
+    /// Log more on standard error; more often for even more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Show no progress, and log errors alone
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Shows all of it on this machine: a relay, an agent, an app, and three pushes
+    Demo(Demo),
+    /// Prepares a directory for pushing: writes patchwire.toml and records a link
+    Init(Init),
+    /// Makes a deployment link, or narrows one for an agent
+    Link(Link),
+    /// Records a deployment link for this root
+    Join(Join),
+    /// Brings the app to what the root holds
+    Push(Push),
+    /// Shows how the agent and its app are
+    Status(Status),
+    /// Shows what the app prints
+    Logs(Logs),
+    /// Makes and applies deltas between files, without relay or agent
+    Delta(Delta),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Needs python3, and nothing else: it works in a temporary directory and cleans up behind itself.
+
+Examples:
+  patchwire demo
+  patchwire demo --keep        then push to it yourself: it says how")]
+pub(crate) struct Demo {
+    /// Leave relay, agent and app running, and say how to push to them and how to end them
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+What is not given comes from an existing patchwire.toml, then from a .bifrost.json, then from the
+names of the directory and of the user. --link takes a link that there is already, instead of making
+one at the relay.
+
+Examples:
+  patchwire init --relay @relay.link
+  patchwire init --app shop --deployment dev-ana --relay @relay.link
+  patchwire init --link @deployment.link")]
+pub(crate) struct Init {
+    /// The app's name
+    #[arg(long, value_name = "APP", env = "PATCHWIRE_APP")]
+    pub(crate) app: Option<Name>,
+
+    /// The deployment's name
+    #[arg(long, value_name = "DEPLOYMENT", env = "PATCHWIRE_DEPLOYMENT")]
+    pub(crate) deployment: Option<Name>,
+
+    /// The relay's link, as the relay prints it: @FILE, - for standard input, or the link itself
+    #[arg(
+        long,
+        value_name = "LINK",
+        env = "PATCHWIRE_RELAY",
+        hide_env_values = true
+    )]
+    pub(crate) relay: Option<LinkSource>,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    override_usage = "patchwire link APP DEPLOYMENT --relay LINK\n       patchwire link --agent [LINK]",
+    after_help = "\
+A deployment link is a secret: who has it may push. What --agent makes of it can act as the agent
+alone, so that a container that is broken into can't push to others.
+
+Examples:
+  patchwire link shop dev-ana --relay @relay.link > deployment.link
+  patchwire link --agent @deployment.link > agent.link
+  patchwire link --agent > agent.link           from the link recorded for this root"
+)]
+pub(crate) struct Link {
+    /// The app's name
+    #[arg(value_name = "APP", required_unless_present = "agent")]
+    pub(crate) app: Option<Name>,
+
+    /// The deployment's name
+    #[arg(value_name = "DEPLOYMENT", required_unless_present = "agent")]
+    pub(crate) deployment: Option<Name>,
+
+    /// The relay's link: @FILE, - for standard input, or the link itself
+    #[arg(
+        long,
+        value_name = "LINK",
+        env = "PATCHWIRE_RELAY",
+        hide_env_values = true,
+        required_unless_present = "agent"
+    )]
+    pub(crate) relay: Option<LinkSource>,
+
+    /// Narrow this deployment link, or the one of this root, for an agent
+    #[arg(
+        long,
+        value_name = "LINK",
+        num_args = 0..=1,
+        conflicts_with_all = ["app", "deployment"]
+    )]
+    #[expect(
+        clippy::option_option,
+        reason = "clap's form of an option whose value may be left out"
+    )]
+    pub(crate) agent: Option<Option<LinkSource>>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Commands find the link again from this root alone, whatever a patchwire.toml elsewhere says.
+
+Examples:
+  patchwire join @deployment.link
+  pass show shop/dev-ana | patchwire join -")]
+pub(crate) struct Join {
+    /// The deployment link: @FILE, - for standard input, or the link itself
+    #[arg(value_name = "LINK")]
+    pub(crate) deployment_link: LinkSource,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  patchwire push
+  patchwire push --message \"larger buttons\"
+  patchwire push --dry-run
+  patchwire push --json | jq .status")]
+pub(crate) struct Push {
+    /// What others read of this push
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        env = "PATCHWIRE_MESSAGE",
+        default_value = ""
+    )]
+    pub(crate) message: String,
+
+    /// Only say what would be pushed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Replace what another client pushed since, and delete however much is gone here
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  patchwire status
+  patchwire status --json | jq .app.running")]
+pub(crate) struct Status {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  patchwire logs --lines 20
+  patchwire logs --follow
+  patchwire logs --json | jq -r 'select(.stream == \"stderr\").text'")]
+pub(crate) struct Logs {
+    /// Go on with new lines, until interrupted
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+
+    /// How many of the last lines to begin with
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        env = "PATCHWIRE_LINES",
+        default_value_t = 100
+    )]
+    pub(crate) lines: u32,
+
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  patchwire delta signature old.bin old.sig
+  patchwire delta diff old.sig new.bin new.delta
+  patchwire delta patch old.bin new.delta copy-of-new.bin")]
+pub(crate) struct Delta {
+    /// The format of signature and delta
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        env = "PATCHWIRE_FORMAT",
+        default_value_t = Format::Patchwire
+    )]
+    pub(crate) format: Format,
+
+    #[command(subcommand)]
+    pub(crate) command: DeltaCommand,
+}
+
+/// How signatures and deltas are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Patchwire's own, in bounded memory
+    Patchwire,
+    /// That of rdiff (librsync, with MD4); holds the files in memory, at most 1 GiB each
+    Librsync,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeltaCommand {
+    /// Makes the signature of a basis
+    #[command(after_help = "\
+Examples:
+  patchwire delta signature old.bin old.sig
+  ssh host cat old.bin | patchwire delta signature - old.sig
+  patchwire delta signature old.bin old.sig --format librsync      as rdiff does")]
+    Signature {
+        /// The file that the other end has; - for standard input
+        basis: PathBuf,
+        /// Where the signature goes; - for standard output
+        signature: PathBuf,
+    },
+    /// Makes the delta from the basis behind a signature to a target
+    #[command(after_help = "\
+Examples:
+  patchwire delta diff old.sig new.bin new.delta
+  patchwire delta diff - new.bin - < old.sig > new.delta")]
+    Diff {
+        /// The basis' signature; - for standard input
+        signature: PathBuf,
+        /// The file that the other end shall have; - for standard input
+        target: PathBuf,
+        /// Where the delta goes; - for standard output
+        delta: PathBuf,
+    },
+    /// Applies a delta to its basis, and checks the result
+    #[command(after_help = "\
+OUT is there whole and verified, or as it was before: a patch that fails leaves nothing behind. With
+the librsync format, which has no digest of the whole file, only what it can tell is verified.
+
+Examples:
+  patchwire delta patch old.bin new.delta new.bin
+  patchwire delta patch file file.delta file")]
+    Patch {
+        /// The basis; - for standard input
+        basis: PathBuf,
+        /// The delta; - for standard input
+        delta: PathBuf,
+        /// Where the target goes, which may be the basis; - for standard output
+        out: PathBuf,
+    },
+}
+
+impl Command {
+    /// Whether the result, and every failure, is to be printed as JSON.
+    pub(crate) const fn json(&self) -> bool {
+        match self {
+            Self::Push(Push { json, .. })
+            | Self::Status(Status { json, .. })
+            | Self::Logs(Logs { json, .. }) => *json,
+            Self::Demo(_) | Self::Init(_) | Self::Link(_) | Self::Join(_) | Self::Delta(_) => false,
+        }
+    }
+}
+
+/// Tells whether arguments that can't be parsed ask for JSON.
+pub(crate) fn asks_for_json(arguments: &[OsString]) -> bool {
+    arguments
+        .iter()
+        .skip(1)
+        .take_while(|argument| *argument != "--")
+        .any(|argument| argument == "--json")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_is_asked_for_before_the_double_dash() {
+        let asks = |line: &str| {
+            let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            asks_for_json(&arguments)
+        };
+        assert!(asks("patchwire push --json --wrong"));
+        assert!(!asks("patchwire push -- --json"));
+        assert!(!asks("--json push"));
+    }
+}

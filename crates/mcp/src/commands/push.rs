@@ -1,0 +1,36 @@
+//! `patchwire push`.
+
+use std::process::ExitCode;
+
+use patchwire_client::PushRequest;
+
+use crate::{
+    cli::Push,
+    context::{self, Context},
+    failure::Failure,
+    output,
+    progress::PushProgress,
+};
+
+pub(crate) async fn run(context: &Context, push: Push) -> Result<ExitCode, Failure> {
+    let project = context.project()?;
+    let client = context.client(&project)?;
+    let request = PushRequest {
+        scan: project.scan_options(),
+        message: push.message,
+        author: context::author(),
+        force: push.force,
+        dry_run: push.dry_run,
+        app: project.app_options(context::variable)?,
+        ..PushRequest::new(&project.root, context.directories()?.state)
+    };
+    let progress = PushProgress::new(context.options.quiet);
+    let pushed = client.push(&request, &|step| progress.show(step)).await;
+    progress.end();
+    let report = pushed?;
+    match push.json {
+        true => output::json(&report),
+        false => output::text(&output::push::human(&report)),
+    }
+    Ok(report.exit_code().into())
+}

@@ -1,0 +1,17 @@
+//! `patchwire status`.
+
+use std::process::ExitCode;
+
+use patchwire_client::report::StatusReport;
+
+use crate::{cli::Status, context::Context, failure::Failure, output};
+
+pub(crate) async fn run(context: &Context, status: &Status) -> Result<ExitCode, Failure> {
+    let client = context.client(&context.project()?)?;
+    let report = StatusReport::from(client.status().await?);
+    match status.json {
+        true => output::json(&report),
+        false => output::text(&output::status::human(&report)),
+    }
+    Ok(ExitCode::SUCCESS)
+}

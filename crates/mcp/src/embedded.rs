@@ -1,0 +1,75 @@
+//! The relay and the agent inside this binary, so that `demo` runs three real processes of it.
+//!
+//! They have their own command lines, which share no option with the developer's: the first
+//! argument decides, before those are looked at.
+
+use std::{ffi::OsString, io, iter, process::ExitCode};
+
+use clap::Parser;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{failure::Failure, output};
+
+/// The first argument that makes this binary a relay.
+pub(crate) const RELAY: &str = "relay";
+
+/// The first argument that makes this binary an agent.
+pub(crate) const AGENT: &str = "agent";
+
+/// Another program inside this one.
+#[derive(Debug)]
+pub(crate) enum Program {
+    Relay(Box<patchwire_relay::Args>),
+}
+
+impl Program {
+    /// The program that the arguments ask for, if it isn't the developer's own. Ends the process
+    /// where it is one and its arguments can't be understood.
+    pub(crate) fn requested(arguments: &[OsString]) -> Option<Self> {
+        let (first, rest) = arguments.get(1..)?.split_first()?;
+        let named = |name: &str| {
+            iter::once(OsString::from(format!("patchwire {name}"))).chain(rest.iter().cloned())
+        };
+        match first.to_str()? {
+            RELAY => Some(Self::Relay(Box::new(Parser::parse_from(named(RELAY))))),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn run(self) -> ExitCode {
+        match self {
+            Self::Relay(args) => match relay(*args) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(failure) => output::failure(&failure, false),
+            },
+        }
+    }
+}
+
+fn relay(args: patchwire_relay::Args) -> Result<(), Failure> {
+    args.start_logging();
+    let config = args
+        .into_config()
+        .map_err(|error| Failure::new(2, "config", error))?;
+    let runtime = Runtime::new().map_err(|error| Failure::failed("runtime", error))?;
+    runtime.block_on(async {
+        let shutdown = shutdown_signal().map_err(|error| Failure::failed("signal", error))?;
+        let ran = patchwire_relay::run(config, shutdown).await;
+        ran.map_err(|error| Failure::failed("relay", error))
+    })
+}
+
+/// Resolves when the process is told to end.
+pub(crate) fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
