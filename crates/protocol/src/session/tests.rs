@@ -22,7 +22,9 @@ use crate::{
     limits,
     manifest::{Entry, LinkTarget, Manifest, ManifestEntry, Mode, tests::path},
     message::{
-        inner::{AgentMessage, DeveloperMessage, Greeting, SignaturePart, Text, WireDigest},
+        inner::{
+            AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart, Text, WireDigest,
+        },
         push::{
             AppOptions, Base, ClientId, ConflictWith, Failure, FailureCode, Push, PushId,
             PushStatus,
@@ -543,6 +545,32 @@ fn a_base_that_never_settles_is_given_up() {
         other => panic!("{other:?}"),
     }
     assert_eq!(pair.agent.tree, old());
+}
+
+#[test]
+fn an_agent_that_never_settles_is_left() {
+    let mut pair = Pair::new(&tree(&[]), &old(), &new(), 1000, usize::MAX);
+    let rebase = Rebase {
+        epoch: 7,
+        managed: true,
+        entries: 0,
+    };
+    for round in 0..=limits::REBASES {
+        while let Some(output) = pair.sender.poll_output() {
+            let ended = matches!(output, sender::Output::Finished(_));
+            assert!(!ended, "{output:?} in round {round}");
+            if matches!(output, sender::Output::Plan(_)) {
+                let planned = sender::Input::Planned(Planned::Operations(Vec::new()));
+                pair.sender.handle_input(planned, pair.now);
+            }
+        }
+        let message = sender::Input::Message(AgentMessage::Rebase(rebase));
+        pair.sender.handle_input(message, pair.now);
+    }
+    assert!(matches!(
+        pair.sender.poll_output(),
+        Some(sender::Output::Finished(Outcome::Misbehaved(_)))
+    ));
 }
 
 #[test]
