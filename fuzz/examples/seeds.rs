@@ -443,6 +443,8 @@ fn sessions() -> io::Result<()> {
     script("another-answer", 1, &[&sent, &[[4, 200]]])?;
     script("unsorted", 0, &[&[[0, 8], [1, 201], [1, 201]]])?;
     script("too-many", 0, &[&[[0, 255]]])?;
+    let again = [rebase, entries, [7, 0]].repeat(6);
+    script("never-settles", 0, &[&again])?;
     script("another-epoch", 3, &[&[rebase, entries], &sent, &[answer]])
 }
 
