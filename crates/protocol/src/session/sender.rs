@@ -321,7 +321,7 @@ impl Sender {
                     Operation::Delete { .. } => false,
                 };
                 let has_content = operations.iter().any(sent);
-                for batch in operations.chunks(limits::BATCH) {
+                for batch in super::batches(&operations) {
                     self.send(DeveloperMessage::Operations(batch.to_vec()));
                 }
                 if has_content {

@@ -573,6 +573,69 @@ fn an_agent_that_never_settles_is_left() {
     ));
 }
 
+/// 300 files whose paths have more bytes than fit into a frame.
+fn files_with_long_paths() -> Vec<ManifestEntry> {
+    let directory = vec!["d".repeat(limits::COMPONENT); 15].join("/");
+    let entry = manifest(&old()).get(&path("a")).unwrap().clone();
+    let file = |index| ManifestEntry {
+        path: path(&format!("{directory}/{index}")),
+        entry: entry.clone(),
+    };
+    (0..300).map(file).collect()
+}
+
+#[test]
+fn operations_fit_into_frames_however_long_their_paths_are() {
+    let mut pair = Pair::new(&old(), &old(), &new(), 1000, usize::MAX);
+    let copy = |ManifestEntry { path, entry }| Operation::Put {
+        path: path.clone(),
+        entry,
+        source: Source::Copy { from: path },
+    };
+    let planned = files_with_long_paths().into_iter().map(copy).collect();
+    let input = sender::Input::Planned(Planned::Operations(planned));
+    pair.sender.handle_input(input, pair.now);
+    let mut operations = 0;
+    while let Some(output) = pair.sender.poll_output() {
+        if let sender::Output::Send(message) = output {
+            assert!(codec::encode(&message).len() <= limits::FRAME);
+            if let DeveloperMessage::Operations(batch) = message {
+                operations += batch.len();
+            }
+        }
+    }
+    assert_eq!(operations, 300);
+}
+
+#[test]
+fn entries_fit_into_frames_however_long_their_paths_are() {
+    let mut pair = Pair::new(&tree(&[]), &old(), &new(), 1000, usize::MAX);
+    let Some(sender::Output::Send(push)) = pair.sender.poll_output() else {
+        panic!("nothing is asked");
+    };
+    let offer = Offer {
+        epoch: 7,
+        managed: true,
+        entries: files_with_long_paths(),
+    };
+    for input in [
+        receiver::Input::Message(push),
+        receiver::Input::Judged(Verdict::Rebase(offer)),
+    ] {
+        pair.receiver.handle_input(input, pair.now);
+    }
+    let mut entries = 0;
+    while let Some(output) = pair.receiver.poll_output() {
+        if let receiver::Output::Send(message) = output {
+            assert!(codec::encode(&message).len() <= limits::FRAME);
+            if let AgentMessage::Entries(batch) = message {
+                entries += batch.len();
+            }
+        }
+    }
+    assert_eq!(entries, 300);
+}
+
 #[test]
 fn what_lies_on_the_disk_is_built_upon_and_not_deleted() {
     let mut pair = Pair::new(&tree(&[]), &tree(&[]), &new(), 1000, usize::MAX);
