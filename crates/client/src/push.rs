@@ -118,8 +118,9 @@ impl Client {
                     .as_str(),
             ),
         ));
-        let mut changed = None;
-        for _ in 0..ATTEMPTS {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             let started = Instant::now();
             let scan = scan(&root, request, &memory, progress).await?;
             let mut push = PushInProgress {
@@ -149,19 +150,16 @@ impl Client {
                     ..push.report(push_id)
                 },
                 Ended::Unknown => push.report_unknown(push_id),
-                Ended::Changed(path) => {
-                    changed = Some(path);
-                    continue;
+                Ended::Changed(path) if attempt == ATTEMPTS => {
+                    return Err(ClientError::Unsettled { path });
                 }
+                Ended::Changed(_) => continue,
             };
             report.warnings.extend(scan.skipped.iter().map(|path| {
                 format!("{path} is neither file, directory nor link, and was left out")
             }));
             return Ok(report);
         }
-        Err(ClientError::Unsettled {
-            path: changed.expect("an attempt ends so or returns"),
-        })
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) const AGENT: &str = "agent";
 #[derive(Debug)]
 pub(crate) enum Program {
     Relay(Box<patchwire_relay::Args>),
+    Agent(patchwire_agent::cli::Cli),
 }
 
 impl Program {
@@ -35,6 +36,7 @@ impl Program {
         };
         match first.to_str()? {
             RELAY => Some(Self::Relay(Box::new(Parser::parse_from(named(RELAY))))),
+            AGENT => Some(Self::Agent(Parser::parse_from(named(AGENT)))),
             _ => None,
         }
     }
@@ -45,6 +47,7 @@ impl Program {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(failure) => output::failure(&failure, false),
             },
+            Self::Agent(cli) => patchwire_agent::main(cli, &[AGENT, "guard"]),
         }
     }
 }

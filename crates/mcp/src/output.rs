@@ -77,7 +77,7 @@ pub(crate) fn usage(error: &clap::Error, json: bool) -> ExitCode {
 }
 
 fn print_error(code: &str, message: &str) {
-    self::json(&json!({"error": {"code": code, "message": message}}));
+    json(&json!({"error": {"code": code, "message": message}}));
 }
 
 fn write_json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {

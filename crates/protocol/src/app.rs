@@ -412,7 +412,10 @@ macro_rules! coded_as_text {
             fn decode<D: Decoder<Context = Context>>(
                 decoder: &mut D,
             ) -> Result<Self, codec::error::Decode> {
-                String::decode(decoder)?.parse().map_err(codec::invalid)
+                // The longest is a command of `limits::TEXT` behind its prefix.
+                codec::decode_text(decoder, limits::TEXT + 64)?
+                    .parse()
+                    .map_err(codec::invalid)
             }
         }
     )*};

@@ -104,7 +104,7 @@ impl Store {
     pub fn commit(
         &mut self,
         mut staged: Staged,
-        meta: Vec<u8>,
+        meta: &[u8],
         window: &mut dyn FnMut(Window),
     ) -> Result<Committed, CommitError> {
         self.check_whole()?;
@@ -124,7 +124,7 @@ impl Store {
             let record = CommitRecord {
                 sequence: staged.sequence,
                 push_id: staged.push_id,
-                meta: meta.clone(),
+                meta: meta.to_vec(),
                 manifest: staged.target.clone(),
                 verified: false,
                 gone: planned.gone.clone(),
