@@ -130,6 +130,7 @@ pub struct Sender {
     outputs: VecDeque<Output>,
     timeout: Option<Instant>,
     sent: bool,
+    rebases: u32,
 }
 
 impl Sender {
@@ -151,6 +152,7 @@ impl Sender {
             outputs: VecDeque::new(),
             timeout: Some(now + limits::STALL),
             sent: false,
+            rebases: 0,
         };
         match (remembered, greeting.root) {
             (Some((epoch, root)), Some(actual)) if epoch == greeting.epoch && root == actual => {
@@ -227,7 +229,14 @@ impl Sender {
             (
                 State::Asking | State::Planning { .. } | State::Sending | State::Waiting,
                 AgentMessage::Rebase(rebase),
-            ) => self.offered(rebase, Vec::new(), 0, Vec::new()),
+            ) => {
+                self.rebases += 1;
+                if self.rebases > limits::REBASES {
+                    return self
+                        .misbehaved(format!("another base for the {}th time", self.rebases));
+                }
+                self.offered(rebase, Vec::new(), 0, Vec::new())
+            }
             (
                 State::Offered {
                     rebase,
@@ -312,7 +321,7 @@ impl Sender {
                     Operation::Delete { .. } => false,
                 };
                 let has_content = operations.iter().any(sent);
-                for batch in operations.chunks(limits::BATCH) {
+                for batch in super::batches(&operations) {
                     self.send(DeveloperMessage::Operations(batch.to_vec()));
                 }
                 if has_content {
