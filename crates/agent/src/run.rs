@@ -9,7 +9,6 @@ use patchwire_transport::{
 use patchwire_tree::{Recovery, Store, StoreError};
 use tokio::{
     sync::Semaphore,
-    task::JoinSet,
     time::{sleep, timeout},
 };
 
@@ -146,16 +145,16 @@ async fn attached(
     connection: &RelayConnection,
     streams: &Arc<Semaphore>,
 ) -> Ended {
-    let mut serving = JoinSet::new();
     let mut draining = None;
     let reason = loop {
-        while serving.try_join_next().is_some() {}
         tokio::select! {
             incoming = connection.accept() => match incoming {
                 Ok(incoming) => match Arc::clone(streams).try_acquire_owned() {
                     Ok(permit) => {
                         let deployment = Arc::clone(deployment);
-                        serving.spawn(async move {
+                        // On its own: a push that is here as a whole needs neither this connection
+                        // nor, when the agent is told to end, this loop.
+                        tokio::spawn(async move {
                             Box::pin(serve::serve(deployment, incoming)).await;
                             drop(permit);
                         });
@@ -173,8 +172,6 @@ async fn attached(
             },
         }
     };
-    // A push that is here as a whole needs no connection any more.
-    serving.detach_all();
     match (reason, draining) {
         (Disconnected::Replaced, _) => Ended::Replaced,
         (_, Some(delay)) => Ended::Draining(delay),

@@ -420,7 +420,11 @@ async fn scan(
 /// checkout, so that two of them don't undo each other's pushes unnoticed.
 fn client_id(root: &Path) -> ClientId {
     let mut hasher = blake3::Hasher::new_derive_key("patchwire 2026 client id");
-    hasher.update(rustix::system::uname().nodename().to_bytes());
+    // A laptop's name changes with the network it is in; its machine id doesn't.
+    match std::fs::read("/etc/machine-id") {
+        Ok(id) if !id.trim_ascii().is_empty() => hasher.update(id.trim_ascii()),
+        _ => hasher.update(rustix::system::uname().nodename().to_bytes()),
+    };
     hasher.update(&[0]);
     hasher.update(&rustix::process::getuid().as_raw().to_le_bytes());
     hasher.update(root.as_os_str().as_encoded_bytes());
