@@ -16,8 +16,9 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     cli::{Cli, Command, RunArgs},
     config::{Config, GuardCommand},
+    failure::chain,
     guard,
-    run::{chain, run},
+    run::run,
 };
 
 /// Does what the arguments say. `guard` are the arguments with which this program starts itself as

@@ -24,7 +24,8 @@ use tokio::{
 
 use crate::{
     answers::Recorded,
-    deployment::{Deployment, Judgement, Offered, random, stage_failure},
+    deployment::{Deployment, Judgement, Offered, random},
+    failure,
     serve::{Reader, Writer},
 };
 
@@ -266,7 +267,7 @@ impl Taking {
                     Err(failure) => Err(StageFailure::Failed(failure)),
                 }
             }
-            Err(error) => Err(StageFailure::Failed(stage_failure(&error))),
+            Err(error) => Err(StageFailure::Failed(failure::of_staging(&error))),
         };
         self.handle(Input::Staged(result));
     }

@@ -1,7 +1,7 @@
 //! The agent from start to end: the app runs, and developers' streams are served for as long as
 //! there is a way to the relay.
 
-use std::{error::Error, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use patchwire_transport::{
     Backoff, ConnectError, DeploymentLink, Disconnected, Notice, RelayConnection, Role, random_u64,
@@ -16,6 +16,7 @@ use crate::{
     app::{App, AppConfig, GRACE},
     config::Config,
     deployment::{Deployment, random},
+    failure::chain,
     guard::{Guard, LockError, wait_for_previous},
     serve,
 };
@@ -195,15 +196,4 @@ fn tell(error: &ConnectError, said: &mut String) {
         tracing::error!("{text}; trying on");
         *said = text;
     }
-}
-
-/// An error and what it comes from, as one sentence.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
