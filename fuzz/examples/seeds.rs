@@ -7,7 +7,7 @@ use std::{fs, io, path::Path};
 use patchwire_delta::{BlockSize, Seed, Signature, SignatureOptions, diff, librsync};
 use patchwire_fuzz::{
     delta::{basis, target},
-    session::{at, directory, failure, file, link, operations, push, root, tree},
+    session::{at, directory, failure, file, link, operations, push, put, root, tree},
 };
 use patchwire_protocol::{
     app::{AppState, Exit},
@@ -27,7 +27,7 @@ use patchwire_protocol::{
         status::{LastPush, LogLine, LogsRequest, Status},
     },
     name::Name,
-    operation::Operation,
+    operation::{Operation, Source},
     version::{CURRENT, VersionRange},
 };
 use patchwire_transport::{DeploymentLink, Pin, RelayKey, RelayLink};
@@ -353,6 +353,12 @@ fn trees() -> Result<(), Error> {
     seed("manifest", "deep", codec::encode(&deep))?;
     seed("manifest", "empty", codec::encode(&Manifest::default()))?;
 
+    // The layout of a `CommitRecord`, some of whose fields are its crate's own: sequence number, push,
+    // what the caller wants remembered, manifest, verified, and the mtimes of what is gone.
+    let gone = vec![(at("gone"), (1_763_600_000i64, 5u32))];
+    let record = (3u64, PushId([1; 16]), b"meta".to_vec(), tree(), true, gone);
+    seed("commit_record", "small", codec::encode(&record))?;
+
     let on = |name, base: Manifest, operations: Vec<Operation>| {
         seed("operations", name, codec::encode(&(base, operations)))
     };
@@ -366,10 +372,7 @@ fn trees() -> Result<(), Error> {
     let file_for_directory = vec![
         Operation::Delete { path: at("d/b") },
         operations()[2].clone(),
-        patchwire_fuzz::session::put(
-            file("d", "now a file"),
-            patchwire_protocol::operation::Source::Whole,
-        ),
+        put(file("d", "now a file"), Source::Whole),
     ];
     on("file-for-directory", tree(), file_for_directory)?;
     Ok(())
@@ -440,6 +443,8 @@ fn sessions() -> io::Result<()> {
     script("another-answer", 1, &[&sent, &[[4, 200]]])?;
     script("unsorted", 0, &[&[[0, 8], [1, 201], [1, 201]]])?;
     script("too-many", 0, &[&[[0, 255]]])?;
+    let again = [rebase, entries, [7, 0]].repeat(6);
+    script("never-settles", 0, &[&again])?;
     script("another-epoch", 3, &[&[rebase, entries], &sent, &[answer]])
 }
 
@@ -491,6 +496,8 @@ fn texts() -> Result<(), Error> {
         seed("app", name, text)?;
     }
     seed("app", "encoded", encoded(&"none".to_owned()))?;
+    let host = "h".repeat(limits::TEXT - "http://".len());
+    seed("app", "http-longest", format!("http://{host}"))?;
 
     let relay = RelayLink::new(
         "relay.example".parse()?,

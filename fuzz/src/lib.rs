@@ -43,6 +43,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("answer", message::answer),
     ("relay_message", message::relay_message),
     ("manifest", message::manifest),
+    ("commit_record", message::commit_record),
     ("operations", message::operations),
     ("receiver", receiver::receiver),
     ("sender", sender::sender),

@@ -1,6 +1,6 @@
-//! What peers say to each other and to the relay.
+//! What peers say to each other and to the relay, and what an agent says to itself.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 use patchwire_protocol::{
     codec::{self, Decode, Encode},
@@ -14,6 +14,7 @@ use patchwire_protocol::{
     },
     operation::{self, Operation},
 };
+use patchwire_tree::CommitRecord;
 
 /// A stream cut into frames: the same frames however it came, and the same bytes again.
 ///
@@ -91,7 +92,12 @@ pub fn relay_message(data: &[u8]) {
             }
         }
         1 => drop(recode::<RelayReply>(data)),
-        2 => drop(recode::<Notice>(data)),
+        2 => {
+            if let Some(notice) = recode::<Notice>(data) {
+                let delay = notice.retry_delay(u64::MAX);
+                assert!(delay.is_none_or(|delay| delay <= Duration::from_secs(60)));
+            }
+        }
         3 => drop(recode::<Open>(data)),
         4 => drop(recode::<OpenReply>(data)),
         5 => drop(recode::<Incoming>(data)),
@@ -113,6 +119,13 @@ pub fn manifest(data: &[u8]) {
         "the order of entries means nothing"
     );
     let _ = manifest.content_len();
+}
+
+/// The record of a commit, as it stands in an agent's state behind a digest.
+pub fn commit_record(data: &[u8]) {
+    if let Some(record) = recode::<CommitRecord>(data) {
+        check_tree(&record.manifest);
+    }
 }
 
 /// A push's operations on a tree: the tree that they say, or an error.

@@ -47,7 +47,7 @@ pub fn receiver(data: &[u8]) {
     }
     assert!(shell.finished && shell.owed.is_none());
     assert_eq!(shell.receiver.poll_timeout(), None);
-    assert!(!shell.receiver.is_applying());
+    assert!(shell.receiver.is_whole());
     shell.hear(DeveloperMessage::Abort);
 }
 
@@ -89,7 +89,7 @@ fn message(what: u8, which: u8) -> DeveloperMessage {
             which => vec![at("d/b"); usize::from(which % 4)],
         }),
         6 => DeveloperMessage::Abort,
-        _ if which % 2 == 0 => DeveloperMessage::Status,
+        _ if which & 1 == 0 => DeveloperMessage::Status,
         _ => DeveloperMessage::Logs(LogsRequest {
             lines: which.into(),
             follow: true,
@@ -168,7 +168,7 @@ impl Shell {
                 }
             }),
             Work::Sign { next, count } => {
-                let last = which % 2 == 0;
+                let last = which & 1 == 0;
                 let next_after = next + u32::from(last);
                 if next_after < count {
                     self.owed = Some(Work::Sign {
@@ -193,7 +193,7 @@ impl Shell {
             Work::Commit if which % 4 == 3 => Input::Committed(Err(failure())),
             Work::Commit => {
                 self.committed = true;
-                self.can_roll_back = which % 2 == 0;
+                self.can_roll_back = which & 1 == 0;
                 Input::Committed(Ok(Committed {
                     epoch: 7,
                     root: root(),
@@ -261,7 +261,7 @@ impl Shell {
             Output::Commit => {
                 assert!(self.staged && !self.committed);
                 self.owe(Work::Commit);
-                assert!(self.receiver.is_applying());
+                assert!(self.receiver.is_whole());
             }
             Output::Reload => {
                 assert!(self.committed);

@@ -18,7 +18,10 @@ use patchwire_protocol::{
     },
 };
 
-use crate::session::{at, failure, operations, push, root, steps, tree};
+use crate::{
+    message::check_tree,
+    session::{at, failure, operations, push, root, steps, tree},
+};
 
 /// The id of the push that is sent.
 const OWN: u8 = 1;
@@ -88,7 +91,7 @@ fn message(what: u8, which: u8) -> AgentMessage {
             AgentMessage::Answer(Box::new(refusal(&push(id, Base::Unknown, 0), failure())))
         }
         5 => AgentMessage::Misunderstood(Text::cut("what?")),
-        _ if which % 2 == 0 => AgentMessage::Greeting(greeting(None)),
+        _ if which & 1 == 0 => AgentMessage::Greeting(greeting(None)),
         _ => AgentMessage::LogLines(Vec::new()),
     }
 }
@@ -115,6 +118,8 @@ struct Shell {
     now: Instant,
     owed: Option<Work>,
     wanted: usize,
+    /// How often the agent offered another base.
+    offers: u32,
     /// How many operations the last header announced and have not been sent.
     announced: u64,
     /// Whether what was sent last is a push with content that has not ended.
@@ -135,6 +140,7 @@ impl Shell {
             now,
             owed: None,
             wanted: 0,
+            offers: 0,
             announced: 0,
             open: false,
             sent: false,
@@ -205,7 +211,9 @@ impl Shell {
             Output::Send(message) => self.send(&message),
             Output::Plan(basis) => {
                 if let Basis::Offered { manifest, .. } = basis {
-                    crate::message::check_tree(&manifest);
+                    check_tree(&manifest);
+                    self.offers += 1;
+                    assert!(self.offers <= limits::REBASES, "an end is in sight");
                 }
                 // The agent may have said while we read that its base is another.
                 self.owed = Some(Work::Plan);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
@@ -16,11 +16,14 @@ fn directory(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-fn listed(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{directory:?}: {error}"));
-    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    paths
+fn listed(directory: &Path) -> BTreeSet<PathBuf> {
+    let entries = || {
+        fs::read_dir(directory)?
+            .map(|entry| Ok(entry?.path()))
+            .collect()
+    };
+    let paths: io::Result<BTreeSet<_>> = entries();
+    paths.unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
 }
 
 fn run(target: Target, input: &[u8], what: &dyn Fn() -> String) {
@@ -53,8 +56,8 @@ fn replay(targets: &[(&str, Target)]) {
         let seeds = listed(&directory("corpus").join(name));
         assert!(!seeds.is_empty(), "{name} has no corpus");
         for path in seeds {
-            let seed = fs::read(&path).unwrap();
             let shown = path.display().to_string();
+            let seed = fs::read(&path).unwrap_or_else(|error| panic!("{shown}: {error}"));
             run(*target, &seed, &|| shown.clone());
             run_mutations(*target, &seed, &shown);
         }

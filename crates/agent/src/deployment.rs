@@ -1,6 +1,9 @@
 //! The deployment on this machine: the tree that stands, the app that runs on it, and the answers
 //! that were given. What a push does to them, one step at a time.
 
+mod reload;
+mod standing;
+
 use std::{
     io::BufRead,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -9,32 +12,26 @@ use std::{
 
 use patchwire_delta::{Digest, Seed, Signature, SignatureOptions};
 use patchwire_protocol::{
-    app::Reload,
-    codec::{self, Decode, Encode},
-    limits,
-    manifest::Manifest,
+    codec, limits,
     message::{
         inner::{Greeting, Text, WireDigest},
-        push::{
-            Answer, AppOptions, Base, ClientId, ConflictWith, Failure, FailureCode, Push, PushId,
-            PushStatus,
-        },
+        push::{AgentTimings, Answer, Base, Failure, Push, PushId, PushStatus},
         status::{LastPush, Status},
     },
     operation::Operation,
     path::RelativePath,
-    session::receiver::{Committed, Reloaded, RolledBack, conflict, refusal},
+    session::receiver::{Committed, Reloaded},
 };
 use patchwire_transport::random_u64;
-use patchwire_tree::{CommitError, StageError, Staged, Store, StoreError, Window};
-use tokio::runtime::Handle;
+use patchwire_tree::{StageError, Staged, Store, StoreError};
 
+pub(crate) use self::standing::{Judgement, Offered};
+use self::standing::{Meta, Standing};
 use crate::{
-    answers::{Answers, Known, Recorded},
+    answers::{Answers, Recorded},
     app::App,
     config::AppFlags,
-    ready::NotReady,
-    run::chain,
+    failure,
     supervisor::OnExit,
 };
 
@@ -43,9 +40,6 @@ const ANSWERS: &str = "answers";
 
 /// The state file with the id of the push whose tree stands, for the app to read.
 const PUSH_ID: &str = "push_id";
-
-/// How long a reload command may take.
-const RELOAD_COMMAND: Duration = Duration::from_secs(60);
 
 /// The deployment. See the [module](self).
 #[derive(Debug)]
@@ -58,49 +52,6 @@ pub(crate) struct Deployment {
     standing: Mutex<Standing>,
     /// Held by the push that is being taken; the tree changes under it alone.
     turn: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// What stands, for everyone who asks while a push holds the store.
-#[derive(Clone, Debug)]
-pub(crate) struct Standing {
-    pub(crate) epoch: u64,
-    pub(crate) root: Option<Digest>,
-    entries: u64,
-    verified: bool,
-    push: Option<(PushId, Meta)>,
-}
-
-/// What is kept with a commit.
-#[derive(Clone, Debug, Encode, Decode)]
-#[bincode(crate = "patchwire_protocol::codec::bincode")]
-struct Meta {
-    client: ClientId,
-    author: Text,
-    message: Text,
-    at_ms: u64,
-    /// What the push changed, at most [`limits::LISTED`] paths.
-    paths: Vec<RelativePath>,
-    app: AppOptions,
-}
-
-/// What is made of a push by its header.
-#[derive(Debug)]
-pub(crate) enum Judgement {
-    /// Its base is what stands here, or what was offered.
-    Accept,
-    /// It isn't: say what does.
-    Offer,
-    /// There is an answer already.
-    Answer(Box<Answer>),
-}
-
-/// What stands here to build upon.
-#[derive(Clone, Debug)]
-pub(crate) struct Offered {
-    pub(crate) epoch: u64,
-    pub(crate) managed: bool,
-    pub(crate) manifest: Arc<Manifest>,
-    pub(crate) root: Digest,
 }
 
 impl Deployment {
@@ -180,18 +131,13 @@ impl Deployment {
             return self.settle().await;
         }
         tracing::info!(%push_id, "the last push was not seen to be ready before: checking again");
-        let reloaded = self
-            .verify(&meta.app, true, Instant::now(), Duration::ZERO)
-            .await;
+        let reloaded = self.verify_start(&meta.app).await;
         if reloaded.outcome.is_ok() {
             self.set_verified().await;
         }
         if !lock(&self.answers).contains(push_id) {
-            let (target, client) = (
-                WireDigest(standing.root.unwrap_or(Digest::of(&[]))),
-                meta.client,
-            );
-            let mut answer = self.interrupted(push_id, target, &reloaded);
+            let target = WireDigest(standing.root.unwrap_or(Digest::of(&[])));
+            let mut answer = self.interrupted(push_id, &reloaded);
             if reloaded.outcome.is_err() && self.can_roll_back() {
                 let rolled_back = self.roll_back().await;
                 answer.status = PushStatus::RolledBack;
@@ -199,7 +145,7 @@ impl Deployment {
                 answer.app = rolled_back.app;
             }
             self.record(Recorded {
-                client,
+                client: meta.client,
                 target,
                 answer,
             })
@@ -208,62 +154,11 @@ impl Deployment {
         self.settle().await;
     }
 
-    /// Says what becomes of a push. `offered` is what was offered to it before.
+    /// Says what becomes of a push by its header.
     pub(crate) fn judge(&self, push: &Push, offered: Option<&Offered>) -> Judgement {
-        let standing = self.standing();
-        let answer = |answer: Answer| Judgement::Answer(Box::new(self.complete(answer, &standing)));
-        let refuse = |code, message: &str| answer(refusal(push, Failure::new(code, message)));
-        match lock(&self.answers).find(push) {
-            Known::No => {}
-            Known::Answered(known) => return Judgement::Answer(Box::new(known.clone())),
-            Known::Taken => {
-                return refuse(
-                    FailureCode::PushIdTaken,
-                    "the push id is that of another push",
-                );
-            }
-        }
-        if now_ms() > push.expires_ms {
-            return refuse(
-                FailureCode::Expired,
-                "the push came after it had expired: push again",
-            );
-        }
-        let stands = standing.root == Some(push.target.0);
-        let meta = standing
-            .push
-            .as_ref()
-            .map(|(push_id, meta)| (*push_id, meta));
-        if stands && standing.verified && meta.is_some_and(|(_, meta)| meta.app == push.app) {
-            let mut unchanged = self.complete(refusal(push, failure_of_nothing()), &standing);
-            unchanged.status = PushStatus::NoChanges;
-            unchanged.failure = None;
-            unchanged.verified = true;
-            return Judgement::Answer(Box::new(unchanged));
-        }
-        let same_epoch = push.epoch == standing.epoch;
-        let fits = match push.base {
-            Base::Unknown => false,
-            Base::Committed(root) => same_epoch && standing.root == Some(root.0),
-            Base::Offered(root) => {
-                same_epoch && offered.is_some_and(|offered| offered.root == root.0)
-            }
-        };
-        if fits {
-            return Judgement::Accept;
-        }
-        match meta {
-            Some((push_id, meta)) if meta.client != push.client && !push.force && !stands => {
-                let with = ConflictWith {
-                    author: meta.author.clone(),
-                    at_ms: meta.at_ms,
-                    push_id,
-                    paths: meta.paths.clone(),
-                };
-                answer(conflict(push, with))
-            }
-            _ => Judgement::Offer,
-        }
+        let (answers, app) = (lock(&self.answers), self.app.state());
+        self.standing()
+            .judge(push, offered, &answers, app, now_ms())
     }
 
     /// Looks at what stands here.
@@ -334,7 +229,6 @@ impl Deployment {
     /// changes; another is paused while it does.
     pub(crate) async fn commit(&self, push: &Push, staged: Staged) -> Result<Committed, Failure> {
         let started = Instant::now();
-        let reload = self.flags.reload(push.app.reload.as_ref());
         let meta = Meta {
             client: push.client,
             author: push.author.clone(),
@@ -344,18 +238,18 @@ impl Deployment {
             app: push.app.clone(),
         };
         let can_roll_back = self.standing().verified;
-        let app = self.app.clone();
-        let (result, stopped, mut warnings) = self
+        let mut window = self.window(&push.app);
+        let (result, window) = self
             .with_store(move |store| {
-                let mut window = AppWindow::new(app, &reload);
-                let result = store.commit(staged, codec::encode(&meta), &mut |at| window.pass(at));
-                (result, window.stopped, window.warnings)
+                let result = store.commit(staged, &codec::encode(&meta), &mut |at| window.pass(at));
+                (result, window)
             })
             .await;
         self.refresh().await;
         match result {
             Ok(committed) => {
                 let standing = self.standing();
+                let mut warnings = window.warnings;
                 warnings.extend(committed.warnings);
                 warnings.extend(committed.moved_aside.iter().map(|path| {
                     format!("{path} was not part of the tree and in the way: it was moved aside")
@@ -370,119 +264,11 @@ impl Deployment {
                 })
             }
             Err(error) => {
-                if stopped {
+                if window.stopped {
                     self.start_app(OnExit::Restart).await;
                 }
-                Err(commit_failure(&error))
+                Err(failure::of_commit(&error))
             }
-        }
-    }
-
-    /// Has the app take up what was committed, and waits until it is ready.
-    pub(crate) async fn reload(&self, push: &Push) -> Reloaded {
-        let started = Instant::now();
-        let result = match self.flags.reload(push.app.reload.as_ref()) {
-            Reload::Restart => Ok(self.start_app(OnExit::Hold).await),
-            // A signal or a command is of no use to an app that isn't there.
-            Reload::Signal(_) | Reload::Command(_) if !self.app.state().running => {
-                Ok(self.start_app(OnExit::Hold).await)
-            }
-            Reload::Signal(signal) => self
-                .app
-                .signal(signal)
-                .await
-                .map(|()| Started::No)
-                .map_err(|error| format!("can't signal the app: {error}")),
-            Reload::Command(command) => self.reload_command(&command).await,
-            Reload::None => {
-                let reload_us = micros(started.elapsed());
-                return Reloaded {
-                    outcome: Ok(false),
-                    reload_us,
-                    ..self.reloaded()
-                };
-            }
-        };
-        let reload_time = started.elapsed();
-        match result {
-            Ok(begun) => {
-                let begun = begun == Started::Yes;
-                let reloaded = self
-                    .verify(&push.app, begun, Instant::now(), reload_time)
-                    .await;
-                if reloaded.outcome.is_ok() {
-                    self.set_verified().await;
-                }
-                reloaded
-            }
-            Err(message) => Reloaded {
-                outcome: Err(Failure::new(FailureCode::ReloadFailed, message)),
-                reload_us: micros(reload_time),
-                ..self.reloaded()
-            },
-        }
-    }
-
-    /// Brings the tree back that stood before, and the app on it.
-    pub(crate) async fn roll_back(&self) -> RolledBack {
-        let before = self.standing();
-        let pushed = before
-            .push
-            .as_ref()
-            .and_then(|(_, meta)| meta.app.reload.as_ref());
-        let reload = self.flags.reload(pushed);
-        let app = self.app.clone();
-        let (result, stopped) = self
-            .with_store(move |store| {
-                let mut window = AppWindow::new(app, &reload);
-                let result = store.roll_back(&mut |at| window.pass(at));
-                (result, window.stopped)
-            })
-            .await;
-        self.refresh().await;
-        let mut problem = result.err().map(|error| commit_failure(&error));
-        let standing = self.standing();
-        let options = standing
-            .push
-            .as_ref()
-            .map(|(_, meta)| meta.app.clone())
-            .unwrap_or_default();
-        if problem.is_none() {
-            // Whatever the app was told before, it has seen the other tree.
-            let back = match self.flags.reload(options.reload.as_ref()) {
-                Reload::Signal(signal) if self.app.state().running => self
-                    .app
-                    .signal(signal)
-                    .await
-                    .map(|()| Started::No)
-                    .map_err(|e| e.to_string()),
-                Reload::Command(command) if self.app.state().running => {
-                    self.reload_command(&command).await
-                }
-                Reload::None if self.app.state().running => Ok(Started::No),
-                Reload::Restart | Reload::Signal(_) | Reload::Command(_) | Reload::None => {
-                    Ok(self.start_app(OnExit::Hold).await)
-                }
-            };
-            problem = match back {
-                Ok(begun) => {
-                    let begun = begun == Started::Yes;
-                    let reloaded = self
-                        .verify(&options, begun, Instant::now(), Duration::ZERO)
-                        .await;
-                    reloaded.outcome.err()
-                }
-                Err(message) => Some(Failure::new(FailureCode::ReloadFailed, message)),
-            };
-        } else if stopped {
-            self.start_app(OnExit::Restart).await;
-        }
-        // Ready or not: from here on it is kept alive.
-        self.settle().await;
-        RolledBack {
-            root: self.standing().root.map(WireDigest),
-            problem,
-            app: Some(self.app.state()),
         }
     }
 
@@ -501,15 +287,7 @@ impl Deployment {
         }
     }
 
-    /// Fills in what an answer says about what stands here.
-    pub(crate) fn complete(&self, mut answer: Answer, standing: &Standing) -> Answer {
-        answer.epoch = standing.epoch;
-        answer.root = standing.root.map(WireDigest);
-        answer.app = Some(self.app.state());
-        answer
-    }
-
-    pub(crate) fn standing(&self) -> Standing {
+    fn standing(&self) -> Standing {
         lock(&self.standing).clone()
     }
 
@@ -526,100 +304,27 @@ impl Deployment {
             .is_some_and(|record| record.verified)
     }
 
-    async fn start_app(&self, on_exit: OnExit) -> Started {
-        let standing = self.standing();
-        let push_id = standing.push.as_ref().map(|(id, _)| id.to_string());
-        let environment: Vec<_> = standing
-            .push
-            .iter()
-            .flat_map(|(_, meta)| meta.app.environment.iter())
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect();
-        if let Err(error) = self
-            .app
-            .start(push_id.as_deref(), environment, on_exit)
-            .await
-        {
-            // Whoever waits for it to be ready is told the same.
-            tracing::error!(%error, "the app can't be started");
-        }
-        Started::Yes
-    }
-
-    async fn reload_command(&self, command: &str) -> Result<Started, String> {
-        match self.app.run_command(command, RELOAD_COMMAND).await {
-            Ok(done) if done.exit == patchwire_protocol::app::Exit::Code(0) => Ok(Started::No),
-            Ok(done) => Err(format!(
-                "the reload command ended with {}: {}",
-                done.exit,
-                String::from_utf8_lossy(&done.output)
-            )),
-            Err(error) => Err(format!("the reload command failed: {error}")),
-        }
-    }
-
-    /// Waits until the app is ready. `begun` tells whether it was started for it, so that what is
-    /// ready can only be the new code.
-    async fn verify(
-        &self,
-        options: &AppOptions,
-        begun: bool,
-        since: Instant,
-        reload: Duration,
-    ) -> Reloaded {
-        let check = self.flags.ready(options.ready.as_ref());
-        let timeout = self.flags.ready_timeout(options.ready_timeout_ms);
-        let outcome = match self.app.verify(&check, timeout).await {
-            Ok(()) => Ok(begun),
-            Err(not_ready) => {
-                let code = match not_ready {
-                    NotReady::NotStarted { .. } | NotReady::Exited { .. } => FailureCode::AppExited,
-                    NotReady::Superseded | NotReady::TimedOut { .. } => FailureCode::NotReady,
-                };
-                Err(Failure::new(code, not_ready.to_string()))
-            }
-        };
-        Reloaded {
-            outcome,
-            reload_us: micros(reload),
-            ready_us: micros(since.elapsed()),
-            ..self.reloaded()
-        }
-    }
-
-    /// How the app is, for a result.
-    fn reloaded(&self) -> Reloaded {
-        let lines = self.app.log_tail(limits::LOG_TAIL_LINES);
-        let text = |bytes: &[u8]| Text::cut(String::from_utf8_lossy(bytes));
-        Reloaded {
-            outcome: Ok(false),
-            app: Some(self.app.state()),
-            log_tail: lines.iter().map(|line| text(&line.text)).collect(),
-            reload_us: 0,
-            ready_us: 0,
-        }
-    }
-
     /// The answer to a push that the agent's end interrupted after its commit.
-    fn interrupted(&self, push_id: PushId, target: WireDigest, reloaded: &Reloaded) -> Answer {
+    fn interrupted(&self, push_id: PushId, reloaded: &Reloaded) -> Answer {
         let standing = self.standing();
+        let verified = reloaded.outcome.is_ok();
         Answer {
             push_id,
-            status: if reloaded.outcome.is_ok() {
+            status: if verified {
                 PushStatus::Done
             } else {
                 PushStatus::Failed
             },
             failure: reloaded.outcome.as_ref().err().cloned(),
             epoch: standing.epoch,
-            root: Some(target),
-            timings: patchwire_protocol::message::push::AgentTimings {
+            root: standing.root.map(WireDigest),
+            timings: AgentTimings {
                 commit_us: 0,
                 reload_us: reloaded.reload_us,
                 ready_us: reloaded.ready_us,
             },
             app: reloaded.app,
-            verified: reloaded.outcome.is_ok(),
+            verified,
             log_tail: reloaded.log_tail.clone(),
             drift: Vec::new(),
             warnings: vec![Text::cut(
@@ -664,105 +369,12 @@ impl Deployment {
     }
 }
 
-impl Standing {
-    fn of(store: &Store) -> Self {
-        let record = store.committed();
-        let push = record.and_then(|record| {
-            // Ours to write and to read: of another version, only who pushed is not known.
-            let meta = codec::decode_state(&record.meta).ok()?;
-            Some((PushId(record.push_id), meta))
-        });
-        Self {
-            epoch: store.epoch(),
-            root: record.map(|record| record.manifest.root()),
-            entries: record.map_or(0, |record| record.manifest.len() as u64),
-            verified: record.is_some_and(|record| record.verified),
-            push,
-        }
-    }
-}
-
-/// Whether the app was started anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Started {
-    Yes,
-    No,
-}
-
-/// Keeps the app from seeing half a push, from a thread that may block.
-struct AppWindow {
-    app: App,
-    restarts: bool,
-    stopped: bool,
-    warnings: Vec<String>,
-}
-
-impl AppWindow {
-    fn new(app: App, reload: &Reload) -> Self {
-        let restarts = *reload == Reload::Restart;
-        Self {
-            app,
-            restarts,
-            stopped: false,
-            warnings: Vec::new(),
-        }
-    }
-
-    fn pass(&mut self, at: Window) {
-        let warning = Handle::current().block_on(async {
-            match (self.restarts, at) {
-                (true, Window::Opens) => {
-                    self.stopped = true;
-                    self.app.stop().await.err().map(|error| error.to_string())
-                }
-                (true, Window::Closes) => None,
-                (false, Window::Opens) => self.app.pause().await.err().map(|error| {
-                    format!("{error}: it may have seen the old and the new version at once")
-                }),
-                (false, Window::Closes) => {
-                    self.app.resume().await.err().map(|error| error.to_string())
-                }
-            }
-        });
-        self.warnings.extend(warning);
-    }
-}
-
-/// The failure that says why a push could not be staged.
-pub(crate) fn stage_failure(error: &StageError) -> Failure {
-    let code = match error {
-        StageError::Local(_) | StageError::Store(_) => FailureCode::Io,
-        StageError::Basis { .. } => FailureCode::Unsettled,
-        StageError::Operations(_)
-        | StageError::Target { .. }
-        | StageError::Stream { .. }
-        | StageError::Content { .. }
-        | StageError::Trailing => FailureCode::Invalid,
-    };
-    Failure::new(code, chain(error))
-}
-
-fn commit_failure(error: &CommitError) -> Failure {
-    let code = match error {
-        CommitError::Stale | CommitError::Basis { .. } => FailureCode::Unsettled,
-        CommitError::Undone(_)
-        | CommitError::HalfMade { .. }
-        | CommitError::NothingToRollBack
-        | CommitError::Store(_) => FailureCode::Io,
-    };
-    Failure::new(code, chain(error))
-}
-
 fn listed<T>(mut list: Vec<T>) -> Vec<T> {
     list.truncate(limits::LISTED);
     list
 }
 
-fn failure_of_nothing() -> Failure {
-    Failure::new(FailureCode::Invalid, "")
-}
-
-pub(crate) fn now_ms() -> u64 {
+fn now_ms() -> u64 {
     let since = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

@@ -1,6 +1,11 @@
 //! From arguments to an exit status, for every binary that has the agent in it.
 
-use std::{env, error::Error, io, process::ExitCode};
+use std::{
+    env,
+    error::Error,
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
 
 use tokio::{
     runtime::Runtime,
@@ -11,8 +16,9 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     cli::{Cli, Command, RunArgs},
     config::{Config, GuardCommand},
+    failure::chain,
     guard,
-    run::{chain, run},
+    run::run,
 };
 
 /// Does what the arguments say. `guard` are the arguments with which this program starts itself as
@@ -86,9 +92,11 @@ fn start_logging(verbose: u8) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // Already done if another part of this program did it.
+    let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(colours)
         .try_init();
 }
 

@@ -22,6 +22,7 @@ pub mod cli;
 pub mod config;
 mod deployment;
 mod entry;
+mod failure;
 pub mod guard;
 pub mod output;
 pub mod process;

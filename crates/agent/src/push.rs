@@ -25,8 +25,8 @@ use tokio::{
 
 use crate::{
     answers::Recorded,
-    deployment::{Deployment, Judgement, Offered, random, stage_failure},
-    run::chain,
+    deployment::{Deployment, Judgement, Offered, random},
+    failure,
     serve::{Reader, Writer},
 };
 
@@ -265,7 +265,7 @@ impl Taking {
                     Err(failure) => Err(StageFailure::Failed(failure)),
                 }
             }
-            Err(error) => Err(StageFailure::Failed(stage_failure(&error))),
+            Err(error) => Err(StageFailure::Failed(failure::of_staging(&error))),
         };
         self.handle(Input::Staged(result));
     }
@@ -335,9 +335,10 @@ impl Taking {
     /// A developer that says what is no message is told so, as nothing it says can be read any more.
     async fn developer_broke_off(&mut self, error: &ReceiveError) {
         if error.is_misbehaviour() {
-            let what = chain(error);
+            let what = failure::chain(error);
             tracing::warn!(error = what, "a developer misbehaves");
-            self.send(&AgentMessage::Misunderstood(Text::cut(what))).await;
+            self.send(&AgentMessage::Misunderstood(Text::cut(what)))
+                .await;
         } else {
             tracing::debug!(%error, "the developer's stream broke");
         }

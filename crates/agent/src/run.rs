@@ -1,7 +1,7 @@
 //! The agent from start to end: the app runs, and developers' streams are served for as long as
 //! there is a way to the relay.
 
-use std::{error::Error, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use patchwire_transport::{
     Backoff, ConnectError, DeploymentLink, Disconnected, Notice, RelayConnection, Role, random_u64,
@@ -9,7 +9,6 @@ use patchwire_transport::{
 use patchwire_tree::{Recovery, Store, StoreError};
 use tokio::{
     sync::Semaphore,
-    task::JoinSet,
     time::{sleep, timeout},
 };
 
@@ -17,6 +16,7 @@ use crate::{
     app::{App, AppConfig, GRACE},
     config::Config,
     deployment::{Deployment, random},
+    failure::chain,
     guard::{Guard, LockError, wait_for_previous},
     serve,
 };
@@ -146,16 +146,16 @@ async fn attached(
     connection: &RelayConnection,
     streams: &Arc<Semaphore>,
 ) -> Ended {
-    let mut serving = JoinSet::new();
     let mut draining = None;
     let reason = loop {
-        while serving.try_join_next().is_some() {}
         tokio::select! {
             incoming = connection.accept() => match incoming {
                 Ok(incoming) => match Arc::clone(streams).try_acquire_owned() {
                     Ok(permit) => {
                         let deployment = Arc::clone(deployment);
-                        serving.spawn(async move {
+                        // On its own: a push that is here as a whole needs neither this connection
+                        // nor, when the agent is told to end, this loop.
+                        tokio::spawn(async move {
                             Box::pin(serve::serve(deployment, incoming)).await;
                             drop(permit);
                         });
@@ -173,8 +173,6 @@ async fn attached(
             },
         }
     };
-    // A push that is here as a whole needs no connection any more.
-    serving.detach_all();
     match (reason, draining) {
         (Disconnected::Replaced, _) => Ended::Replaced,
         (_, Some(delay)) => Ended::Draining(delay),
@@ -198,15 +196,4 @@ fn tell(error: &ConnectError, said: &mut String) {
         tracing::error!("{text}; trying on");
         *said = text;
     }
-}
-
-/// An error and what it comes from, as one sentence.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

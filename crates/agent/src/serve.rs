@@ -17,9 +17,9 @@ use tokio::{
 
 use crate::{
     deployment::Deployment,
+    failure,
     output::{Line, Stream},
     push,
-    run::chain,
 };
 
 /// What a developer says.
@@ -56,7 +56,7 @@ pub(crate) async fn serve(deployment: Arc<Deployment>, incoming: IncomingStream)
         Ok(Some(_)) => misunderstood(&mut writer, "a conversation doesn't begin so").await,
         Ok(None) => Ok(()),
         Err(error) if error.is_misbehaviour() => {
-            let what = chain(&error);
+            let what = failure::chain(&error);
             tracing::warn!(error = what, "a developer misbehaves");
             misunderstood(&mut writer, &what).await
         }

@@ -101,7 +101,7 @@ fn compress(plan: &Plan, pieces: Pieces<'_>) -> Result<(), Stop> {
         let result = match signature {
             Some(signature) => patchwire_delta::diff_read(signature, &mut file, &mut out)
                 .map(drop)
-                .map_err(|e| io::Error::other(e)),
+                .map_err(io::Error::other),
             None => io::copy(&mut file, &mut out).map(drop),
         };
         if let Some(source) = file.failed {

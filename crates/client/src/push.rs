@@ -118,8 +118,9 @@ impl Client {
                     .as_str(),
             ),
         ));
-        let mut changed = None;
-        for _ in 0..ATTEMPTS {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             let started = Instant::now();
             let scan = scan(&root, request, &memory, progress).await?;
             let mut push = PushInProgress {
@@ -149,19 +150,16 @@ impl Client {
                     ..push.report(push_id)
                 },
                 Ended::Unknown => push.report_unknown(push_id),
-                Ended::Changed(path) => {
-                    changed = Some(path);
-                    continue;
+                Ended::Changed(path) if attempt == ATTEMPTS => {
+                    return Err(ClientError::Unsettled { path });
                 }
+                Ended::Changed(_) => continue,
             };
             report.warnings.extend(scan.skipped.iter().map(|path| {
                 format!("{path} is neither file, directory nor link, and was left out")
             }));
             return Ok(report);
         }
-        Err(ClientError::Unsettled {
-            path: changed.expect("an attempt ends so or returns"),
-        })
     }
 }
 
@@ -422,7 +420,11 @@ async fn scan(
 /// checkout, so that two of them don't undo each other's pushes unnoticed.
 fn client_id(root: &Path) -> ClientId {
     let mut hasher = blake3::Hasher::new_derive_key("patchwire 2026 client id");
-    hasher.update(rustix::system::uname().nodename().to_bytes());
+    // A laptop's name changes with the network it is in; its machine id doesn't.
+    match std::fs::read("/etc/machine-id") {
+        Ok(id) if !id.trim_ascii().is_empty() => hasher.update(id.trim_ascii()),
+        _ => hasher.update(rustix::system::uname().nodename().to_bytes()),
+    };
     hasher.update(&[0]);
     hasher.update(&rustix::process::getuid().as_raw().to_le_bytes());
     hasher.update(root.as_os_str().as_encoded_bytes());

@@ -202,7 +202,8 @@ pub(crate) struct Push {
         long,
         value_name = "TEXT",
         env = "PATCHWIRE_MESSAGE",
-        default_value = ""
+        default_value = "",
+        hide_default_value = true
     )]
     pub(crate) message: String,
 

@@ -6,12 +6,7 @@
 use std::{ffi::OsString, io, iter, process::ExitCode};
 
 use clap::Parser;
-use tokio::{
-    runtime::Runtime,
-    signal::unix::{SignalKind, signal},
-};
-
-use crate::{failure::Failure, output};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The first argument that makes this binary a relay.
 pub(crate) const RELAY: &str = "relay";
@@ -23,6 +18,7 @@ pub(crate) const AGENT: &str = "agent";
 #[derive(Debug)]
 pub(crate) enum Program {
     Relay(Box<patchwire_relay::Args>),
+    Agent(patchwire_agent::cli::Cli),
 }
 
 impl Program {
@@ -35,31 +31,17 @@ impl Program {
         };
         match first.to_str()? {
             RELAY => Some(Self::Relay(Box::new(Parser::parse_from(named(RELAY))))),
+            AGENT => Some(Self::Agent(Parser::parse_from(named(AGENT)))),
             _ => None,
         }
     }
 
     pub(crate) fn run(self) -> ExitCode {
         match self {
-            Self::Relay(args) => match relay(*args) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(failure) => output::failure(&failure, false),
-            },
+            Self::Relay(args) => patchwire_relay::main(*args),
+            Self::Agent(cli) => patchwire_agent::main(cli, &[AGENT, "guard"]),
         }
     }
-}
-
-fn relay(args: patchwire_relay::Args) -> Result<(), Failure> {
-    args.start_logging();
-    let config = args
-        .into_config()
-        .map_err(|error| Failure::new(2, "config", error))?;
-    let runtime = Runtime::new().map_err(|error| Failure::failed("runtime", error))?;
-    runtime.block_on(async {
-        let shutdown = shutdown_signal().map_err(|error| Failure::failed("signal", error))?;
-        let ran = patchwire_relay::run(config, shutdown).await;
-        ran.map_err(|error| Failure::failed("relay", error))
-    })
 }
 
 /// Resolves when the process is told to end.

@@ -57,7 +57,10 @@ pub(crate) fn failure(failure: &Failure, json: bool) -> ExitCode {
     if json {
         print_error(failure.code, &failure.message());
     }
-    complain(&format!("patchwire: {}\n", failure.message()));
+    // It may repeat what the agent or the relay said.
+    let message = failure.message();
+    let lines: Vec<_> = message.lines().map(words::foreign).collect();
+    complain(&format!("patchwire: {}\n", lines.join("\n")));
     failure.exit_code.into()
 }
 
@@ -77,7 +80,7 @@ pub(crate) fn usage(error: &clap::Error, json: bool) -> ExitCode {
 }
 
 fn print_error(code: &str, message: &str) {
-    self::json(&json!({"error": {"code": code, "message": message}}));
+    json(&json!({"error": {"code": code, "message": message}}));
 }
 
 fn write_json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {

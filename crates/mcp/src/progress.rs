@@ -12,7 +12,8 @@ pub(crate) struct PushProgress(ProgressBar);
 
 impl PushProgress {
     pub(crate) fn new(quiet: bool) -> Self {
-        let spinner = ProgressBar::with_draw_target(None, target(quiet));
+        let spinner = ProgressBar::with_draw_target(None, target(quiet))
+            .with_style(ProgressStyle::default_spinner());
         if !spinner.is_hidden() {
             spinner.enable_steady_tick(Duration::from_millis(100));
         }

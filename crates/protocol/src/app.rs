@@ -347,12 +347,14 @@ impl FromStr for HttpUrl {
                 None => return None,
             };
             let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
-            let fits = text.len() <= limits::TEXT && target.bytes().all(visible);
-            fits.then(|| Self {
+            let url = Self {
                 host: host.to_owned(),
                 port,
                 target,
-            })
+            };
+            // As it will be written, which is longer than the text where that had no path.
+            let fits = url.to_string().len() <= limits::TEXT;
+            (fits && url.target.bytes().all(visible)).then_some(url)
         };
         parse().ok_or_else(|| ReadyCheckError::Url { text: shown(text) })
     }
@@ -410,7 +412,10 @@ macro_rules! coded_as_text {
             fn decode<D: Decoder<Context = Context>>(
                 decoder: &mut D,
             ) -> Result<Self, codec::error::Decode> {
-                String::decode(decoder)?.parse().map_err(codec::invalid)
+                // The longest is a command of `limits::TEXT` behind its prefix.
+                codec::decode_text(decoder, limits::TEXT + 64)?
+                    .parse()
+                    .map_err(codec::invalid)
             }
         }
     )*};
@@ -553,6 +558,26 @@ mod tests {
         let url: HttpUrl = "http://[::1]?x".parse().unwrap();
         assert_eq!((url.host(), url.port(), url.target()), ("::1", 80, "/?x"));
         assert_eq!(url.authority(), "[::1]");
+    }
+
+    #[test]
+    fn a_url_of_the_longest_length_is_read_as_it_was_written() {
+        let host = "h".repeat(limits::TEXT - "http:///".len());
+        for (text, is_url) in [
+            (format!("http://{host}"), true),
+            (format!("http://{host}/"), true),
+            (format!("http://{host}h"), false),
+            (format!("http://{}?x", &host[1..]), false),
+        ] {
+            match text.parse::<ReadyCheck>() {
+                Ok(check) => {
+                    let again = codec::decode::<ReadyCheck>(&codec::encode(&check));
+                    assert_eq!(again.unwrap(), check);
+                    assert!(is_url, "{} bytes", text.len());
+                }
+                Err(_) => assert!(!is_url, "{} bytes", text.len()),
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 #[doc(hidden)]
 pub use bincode;
+use bincode::de::read::Reader;
 pub use bincode::{Decode, Encode, de::Decoder, enc::Encoder, impl_borrow_decode};
 
 /// What [`Decode`] and [`Encode`] implementations written by hand return.
@@ -65,6 +66,33 @@ pub fn decode_state<T: Decode<()>>(bytes: &[u8]) -> Result<T, DecodeError> {
 /// Makes the error that a hand-written [`Decode`] returns for a value that may not exist.
 pub fn invalid(what: impl std::fmt::Display) -> error::Decode {
     error::Decode::OtherString(what.to_string())
+}
+
+/// Decodes bytes of which there may be `max` at most, and reserves nothing for more. For the
+/// hand-written [`Decode`] of types that bound their length; the same bytes as a `Vec<u8>`'s.
+///
+/// # Errors
+///
+/// If more are announced, or fewer are there.
+pub fn decode_bytes<D: Decoder>(decoder: &mut D, max: usize) -> Result<Vec<u8>, error::Decode> {
+    let announced = u64::decode(decoder)?;
+    let len = usize::try_from(announced)
+        .ok()
+        .filter(|len| *len <= max)
+        .ok_or_else(|| invalid(format_args!("{announced} bytes, the most is {max}")))?;
+    decoder.claim_bytes_read(len)?;
+    let mut bytes = vec![0; len];
+    decoder.reader().read(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// [`decode_bytes`] of UTF-8; the same bytes as a `String`'s.
+///
+/// # Errors
+///
+/// As [`decode_bytes`], and if they are not UTF-8.
+pub fn decode_text<D: Decoder>(decoder: &mut D, max: usize) -> Result<String, error::Decode> {
+    String::from_utf8(decode_bytes(decoder, max)?).map_err(invalid)
 }
 
 fn decode_within<T: Decode<()>, const LIMIT: usize>(bytes: &[u8]) -> Result<T, DecodeError> {

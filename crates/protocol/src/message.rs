@@ -7,3 +7,6 @@ pub mod push;
 pub mod relay;
 #[cfg(feature = "push")]
 pub mod status;
+
+#[cfg(all(test, feature = "push"))]
+mod golden;

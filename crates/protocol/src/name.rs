@@ -66,7 +66,9 @@ impl<Context> Decode<Context> for Name {
     fn decode<D: Decoder<Context = Context>>(
         decoder: &mut D,
     ) -> Result<Self, codec::error::Decode> {
-        String::decode(decoder)?.parse().map_err(codec::invalid)
+        codec::decode_text(decoder, Self::MAX)?
+            .parse()
+            .map_err(codec::invalid)
     }
 }
 

@@ -238,7 +238,7 @@ impl<Context> Decode<Context> for RelativePath {
     fn decode<D: Decoder<Context = Context>>(
         decoder: &mut D,
     ) -> Result<Self, codec::error::Decode> {
-        Self::new(Vec::<u8>::decode(decoder)?).map_err(codec::invalid)
+        Self::new(codec::decode_bytes(decoder, limits::PATH)?).map_err(codec::invalid)
     }
 }
 

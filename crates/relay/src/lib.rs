@@ -18,11 +18,13 @@
 
 mod auth;
 mod config;
+mod entry;
 mod peer;
 mod pipe;
 mod router;
 mod server;
 
 pub use config::{Args, ConfigError, Limits, RelayConfig};
+pub use entry::main;
 pub use pipe::{Direction, Tap};
 pub use server::{Relay, RelayError, run};

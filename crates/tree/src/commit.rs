@@ -53,6 +53,33 @@ pub struct RolledBack {
     pub warnings: Vec<String>,
 }
 
+/// Tells the caller when the window opens and closes, once each, however many attempts it takes.
+struct Gate<'a> {
+    window: &'a mut dyn FnMut(Window),
+    is_open: bool,
+}
+
+impl<'a> Gate<'a> {
+    fn new(window: &'a mut dyn FnMut(Window)) -> Self {
+        Self {
+            window,
+            is_open: false,
+        }
+    }
+
+    fn open(&mut self) {
+        if !std::mem::replace(&mut self.is_open, true) {
+            (self.window)(Window::Opens);
+        }
+    }
+
+    fn close(&mut self) {
+        if std::mem::replace(&mut self.is_open, false) {
+            (self.window)(Window::Closes);
+        }
+    }
+}
+
 /// A change that was made.
 struct Changed {
     lost: Vec<RelativePath>,
@@ -104,16 +131,31 @@ impl Store {
     pub fn commit(
         &mut self,
         mut staged: Staged,
-        meta: Vec<u8>,
+        meta: &[u8],
         window: &mut dyn FnMut(Window),
     ) -> Result<Committed, CommitError> {
         self.check_whole()?;
         if staged.sequence != self.next_sequence() {
             return Err(CommitError::Stale);
         }
+        let mut gate = Gate::new(window);
+        let result = self.attempt_commit(&staged, meta, &mut gate);
+        gate.close();
+        if result.is_ok() || self.half_made {
+            staged.keep();
+        }
+        result
+    }
+
+    fn attempt_commit(
+        &mut self,
+        staged: &Staged,
+        meta: &[u8],
+        gate: &mut Gate<'_>,
+    ) -> Result<Committed, CommitError> {
         let mut removal = Removal::Whole;
         for attempt in 1.. {
-            let planned = plan_steps(self, &staged, removal)?;
+            let planned = plan_steps(self, staged, removal)?;
             let journal = Journal {
                 sequence: staged.sequence,
                 direction: Direction::Forward,
@@ -124,14 +166,13 @@ impl Store {
             let record = CommitRecord {
                 sequence: staged.sequence,
                 push_id: staged.push_id,
-                meta: meta.clone(),
+                meta: meta.to_vec(),
                 manifest: staged.target.clone(),
                 verified: false,
                 gone: planned.gone.clone(),
             };
-            match self.change(journal, record, &staged.slots, window) {
+            match self.change(journal, record, &staged.slots, gate) {
                 Ok(changed) => {
-                    staged.keep();
                     return Ok(Committed {
                         drift: planned.drift,
                         moved_aside: planned.moved_aside,
@@ -147,12 +188,7 @@ impl Store {
                         _ => return Err(CommitError::Undone(error)),
                     }
                 }
-                Err(error) => {
-                    if self.half_made {
-                        staged.keep();
-                    }
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
         Err(CommitError::Stale)
@@ -192,7 +228,10 @@ impl Store {
             direction: Direction::Back,
             ..undo
         };
-        let changed = self.change(journal, record, &slots, window)?;
+        let mut gate = Gate::new(window);
+        let changed = self.change(journal, record, &slots, &mut gate);
+        gate.close();
+        let changed = changed?;
         Ok(RolledBack {
             paths,
             lost: changed.lost,
@@ -200,13 +239,14 @@ impl Store {
         })
     }
 
-    /// Writes the journal, does its steps, and writes the record; or leaves all as it was.
+    /// Writes the journal, does its steps, and writes the record; or leaves all as it was, and the
+    /// gate open.
     fn change(
         &mut self,
         journal: Journal,
         record: CommitRecord,
         slots: &Dir,
-        window: &mut dyn FnMut(Window),
+        gate: &mut Gate<'_>,
     ) -> Result<Changed, CommitError> {
         if let Err(error) = slots.sync().and_then(|()| self.staging.sync()) {
             return Err(CommitError::Undone(PathError::new(
@@ -217,7 +257,7 @@ impl Store {
             // It may be there all the same, if only its directory could not be synced.
             return Err(self.give_up(&journal, error));
         }
-        window(Window::Opens);
+        gate.open();
         let ground = Ground {
             root: &self.root,
             slots,
@@ -229,13 +269,9 @@ impl Store {
         };
         let lost = match moved {
             Ok(lost) => lost,
-            Err(error) => {
-                let error = self.give_up(&journal, error);
-                window(Window::Closes);
-                return Err(error);
-            }
+            Err(error) => return Err(self.give_up(&journal, error)),
         };
-        window(Window::Closes);
+        gate.close();
         let synced = ground.sync(&journal.steps);
         if let Err(error) = synced.and_then(|()| self.write_record(&record)) {
             return Err(self.give_up(&journal, error));

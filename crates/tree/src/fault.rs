@@ -69,7 +69,7 @@ pub(crate) mod hook {
         only_at: Option<&'static str>,
         effect: Effect,
         /// What counts from then on.
-        then: Option<Box<Hook>>,
+        then: Option<Box<Self>>,
     }
 
     /// What a simulated crash unwinds with.

@@ -32,6 +32,7 @@ const MAX_FILE: u64 = 1 << 30;
 #[derive(Clone, Debug, Default)]
 pub struct StatCache {
     known: HashMap<RelativePath, Known>,
+    changed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -77,7 +78,13 @@ impl StatCache {
         let known: Vec<(RelativePath, Known)> = sealed::unseal(MAGIC, bytes).unwrap_or_default();
         Self {
             known: known.into_iter().collect(),
+            changed: false,
         }
+    }
+
+    /// Tells whether anything is remembered or forgotten since the last time this was asked.
+    pub(crate) const fn take_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.changed, false)
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
@@ -107,7 +114,7 @@ impl StatCache {
     ) {
         let trusted = looked.plus_seconds(-RACY_SECONDS);
         if stat.modified >= trusted || stat.changed >= trusted {
-            self.known.remove(path);
+            self.forget(path);
             return;
         }
         let known = Known {
@@ -117,16 +124,18 @@ impl StatCache {
             inode: stat.inode,
             digest: *digest.as_bytes(),
         };
-        self.known.insert(path.clone(), known);
+        self.changed |= self.known.insert(path.clone(), known) != Some(known);
     }
 
     pub(crate) fn forget(&mut self, path: &RelativePath) {
-        self.known.remove(path);
+        self.changed |= self.known.remove(path).is_some();
     }
 
     /// Forgets every path for which `keep` is false.
     pub(crate) fn retain(&mut self, keep: impl Fn(&RelativePath) -> bool) {
+        let before = self.known.len();
         self.known.retain(|path, _| keep(path));
+        self.changed |= self.known.len() != before;
     }
 
     /// The number of files remembered.

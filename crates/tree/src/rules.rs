@@ -130,7 +130,7 @@ impl Rules {
         let mut base = 0;
         for component in self.prefix.clone().split_inclusive(|byte| *byte == b'/') {
             let dir = Dir::open_root(&at).context("open", at.as_os_str().as_bytes())?;
-            self.push_layer(&dir, base)?;
+            self.push_layer(&dir, at.as_os_str().as_bytes(), base)?;
             base += component.len();
             at.push(OsStr::from_bytes(component));
         }
@@ -141,17 +141,19 @@ impl Rules {
     /// judged. Every call is followed by a [`Self::leave`].
     pub(crate) fn enter(&mut self, path: &[u8], dir: &Dir) -> Result<(), PathError> {
         let slash = usize::from(!path.is_empty());
-        self.push_layer(dir, self.prefix.len() + path.len() + slash)
+        self.push_layer(dir, path, self.prefix.len() + path.len() + slash)
     }
 
     pub(crate) fn leave(&mut self) {
         self.layers.pop();
     }
 
-    fn push_layer(&mut self, dir: &Dir, base: usize) -> Result<(), PathError> {
+    fn push_layer(&mut self, dir: &Dir, at: &[u8], base: usize) -> Result<(), PathError> {
         let read = |name: &'static str| {
             let text = dir.open_file(name.as_bytes()).and_then(read_text);
-            Ok::<_, PathError>(match absent_is_none(text).context("read", name)? {
+            let path = Path::new(OsStr::from_bytes(at)).join(name);
+            let text = absent_is_none(text).context("read", path.as_os_str().as_bytes())?;
+            Ok::<_, PathError>(match text {
                 Some(text) => compile_file(&text),
                 None => Gitignore::empty(),
             })

@@ -362,7 +362,7 @@ fn read_unknown(
         });
     };
     report(0);
-    for (path, read) in read_all(root, unknown, &report) {
+    for (path, read) in read_all(root, &unknown, &report) {
         match read {
             Ok(Some((stat, digest))) => {
                 cache.record(&path, &stat, digest, started);
@@ -385,7 +385,7 @@ fn read_unknown(
 type ReadFile = (RelativePath, io::Result<Option<(Stat, Digest)>>);
 
 /// Reads files on all processors; stops early once one can't be read.
-fn read_all(root: &Dir, paths: Vec<RelativePath>, report: &(dyn Fn(u64) + Sync)) -> Vec<ReadFile> {
+fn read_all(root: &Dir, paths: &[RelativePath], report: &(dyn Fn(u64) + Sync)) -> Vec<ReadFile> {
     let (next, done, failed) = (
         AtomicUsize::new(0),
         AtomicU64::new(0),

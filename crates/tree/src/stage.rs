@@ -445,3 +445,6 @@ fn copy(
     }
     Ok(hasher.finalize().into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,8 +112,7 @@ pub struct Store {
     pub(crate) half_made: bool,
     pub(crate) fault: Fault,
     epoch: u64,
-    /// Held for its lock.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Store {
@@ -315,7 +314,10 @@ impl Store {
     }
 
     /// Keeps the stat cache. That it can't be kept costs time only.
-    pub(crate) fn save_index(&self) {
+    pub(crate) fn save_index(&mut self) {
+        if !self.index.take_changed() {
+            return;
+        }
         if let Err(error) = self.write_file(INDEX, &self.index.to_bytes()) {
             tracing::warn!("{error}: {}", error.source);
         }
@@ -492,7 +494,22 @@ fn is_inside(dir: &Dir, root: &Stat) -> io::Result<bool> {
     }
 }
 
-fn lock(state: &Dir) -> Result<File, PathError> {
+/// The lock of a state directory.
+///
+/// Given back in so many words: a child that another thread has just forked holds the descriptor
+/// until it executes its program, and with it the lock.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = flock(&self.0, FlockOperation::Unlock) {
+            tracing::warn!("the state directory can't be unlocked: {error}");
+        }
+    }
+}
+
+fn lock(state: &Dir) -> Result<Lock, PathError> {
     let name = LOCK.as_bytes();
     let open = || match state.create_file(name) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => state.open_file(name),
@@ -501,7 +518,7 @@ fn lock(state: &Dir) -> Result<File, PathError> {
     let lock = || {
         let file = open()?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(file)
+        Ok(Lock(file))
     };
     lock().context("lock", name)
 }
@@ -521,3 +538,6 @@ fn probe_rename(root: &Dir, state: &Dir) -> Result<(), PathError> {
     };
     probe().context("move a file between the state directory and", b"the root")
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,13 @@ pub(crate) enum Node {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tree(pub(crate) BTreeMap<String, Node>);
 
+/// A directory for a test that syncs often: in memory where there is such a place.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
 pub(crate) fn path(path: &str) -> RelativePath {
     path.try_into().unwrap()
 }
@@ -188,5 +195,5 @@ pub(crate) fn stage(store: &mut Store, id: u8, target: &Tree) -> Result<Staged, 
 
 pub(crate) fn push(store: &mut Store, id: u8, target: &Tree) -> Result<Committed, CommitError> {
     let staged = stage(store, id, target).unwrap();
-    store.commit(staged, vec![id], &mut |_: Window| ())
+    store.commit(staged, &[id], &mut |_: Window| ())
 }

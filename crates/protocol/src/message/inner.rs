@@ -64,14 +64,7 @@ impl<Context> Decode<Context> for Text {
     fn decode<D: Decoder<Context = Context>>(
         decoder: &mut D,
     ) -> Result<Self, codec::error::Decode> {
-        let text = String::decode(decoder)?;
-        if text.len() > limits::TEXT {
-            return Err(codec::invalid(format_args!(
-                "a text of {} bytes",
-                text.len()
-            )));
-        }
-        Ok(Self(text))
+        Ok(Self(codec::decode_text(decoder, limits::TEXT)?))
     }
 }
 

@@ -16,7 +16,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use crate::codec::{self, Decode, Decoder, Encode, bincode::de::read::Reader as _};
+use crate::codec::{self, Decode, Decoder, Encode};
 use crate::{
     name::Name,
     version::{Version, VersionRange},
@@ -190,16 +190,9 @@ impl<Context> Decode<Context> for PeerName {
     fn decode<D: Decoder<Context = Context>>(
         decoder: &mut D,
     ) -> Result<Self, codec::error::Decode> {
-        let len = u64::decode(decoder)?;
-        let len = usize::try_from(len)
-            .ok()
-            .filter(|len| *len <= Self::MAX)
-            .ok_or_else(|| codec::invalid(format_args!("a display name of {len} bytes")))?;
-        decoder.claim_bytes_read(len)?;
-        let mut bytes = vec![0; len];
-        decoder.reader().read(&mut bytes)?;
-        let text = str::from_utf8(&bytes).map_err(codec::invalid)?;
-        text.parse().map_err(codec::invalid)
+        codec::decode_text(decoder, Self::MAX)?
+            .parse()
+            .map_err(codec::invalid)
     }
 }
 

@@ -456,7 +456,7 @@ impl Receiver {
             entries: entries.len() as u64,
         };
         self.send(AgentMessage::Rebase(rebase));
-        for batch in entries.chunks(limits::BATCH) {
+        for batch in super::batches(&entries) {
             self.send(AgentMessage::Entries(batch.to_vec()));
         }
         State::Offered { push }

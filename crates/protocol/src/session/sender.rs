@@ -231,10 +231,11 @@ impl Sender {
                 AgentMessage::Rebase(rebase),
             ) => {
                 self.rebases += 1;
-                match self.rebases {
-                    0..=limits::REBASES => self.offered(rebase, Vec::new(), 0, Vec::new()),
-                    rebases => self.misbehaved(format!("another base for the {rebases}th time")),
+                if self.rebases > limits::REBASES {
+                    return self
+                        .misbehaved(format!("another base for the {}th time", self.rebases));
                 }
+                self.offered(rebase, Vec::new(), 0, Vec::new())
             }
             (
                 State::Offered {
@@ -320,7 +321,7 @@ impl Sender {
                     Operation::Delete { .. } => false,
                 };
                 let has_content = operations.iter().any(sent);
-                for batch in operations.chunks(limits::BATCH) {
+                for batch in super::batches(&operations) {
                     self.send(DeveloperMessage::Operations(batch.to_vec()));
                 }
                 if has_content {

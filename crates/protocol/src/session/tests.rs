@@ -22,7 +22,9 @@ use crate::{
     limits,
     manifest::{Entry, LinkTarget, Manifest, ManifestEntry, Mode, tests::path},
     message::{
-        inner::{AgentMessage, DeveloperMessage, Greeting, SignaturePart, Text, WireDigest},
+        inner::{
+            AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart, Text, WireDigest,
+        },
         push::{
             AppOptions, Base, ClientId, ConflictWith, Failure, FailureCode, Push, PushId,
             PushStatus,
@@ -543,6 +545,95 @@ fn a_base_that_never_settles_is_given_up() {
         other => panic!("{other:?}"),
     }
     assert_eq!(pair.agent.tree, old());
+}
+
+#[test]
+fn an_agent_that_never_settles_is_left() {
+    let mut pair = Pair::new(&tree(&[]), &old(), &new(), 1000, usize::MAX);
+    let rebase = Rebase {
+        epoch: 7,
+        managed: true,
+        entries: 0,
+    };
+    for round in 0..=limits::REBASES {
+        while let Some(output) = pair.sender.poll_output() {
+            let ended = matches!(output, sender::Output::Finished(_));
+            assert!(!ended, "{output:?} in round {round}");
+            if matches!(output, sender::Output::Plan(_)) {
+                let planned = sender::Input::Planned(Planned::Operations(Vec::new()));
+                pair.sender.handle_input(planned, pair.now);
+            }
+        }
+        let message = sender::Input::Message(AgentMessage::Rebase(rebase));
+        pair.sender.handle_input(message, pair.now);
+    }
+    assert!(matches!(
+        pair.sender.poll_output(),
+        Some(sender::Output::Finished(Outcome::Misbehaved(_)))
+    ));
+}
+
+/// 300 files whose paths have more bytes than fit into a frame.
+fn files_with_long_paths() -> Vec<ManifestEntry> {
+    let directory = vec!["d".repeat(limits::COMPONENT); 15].join("/");
+    let entry = manifest(&old()).get(&path("a")).unwrap().clone();
+    let file = |index| ManifestEntry {
+        path: path(&format!("{directory}/{index}")),
+        entry: entry.clone(),
+    };
+    (0..300).map(file).collect()
+}
+
+#[test]
+fn operations_fit_into_frames_however_long_their_paths_are() {
+    let mut pair = Pair::new(&old(), &old(), &new(), 1000, usize::MAX);
+    let copy = |ManifestEntry { path, entry }| Operation::Put {
+        path: path.clone(),
+        entry,
+        source: Source::Copy { from: path },
+    };
+    let planned = files_with_long_paths().into_iter().map(copy).collect();
+    let input = sender::Input::Planned(Planned::Operations(planned));
+    pair.sender.handle_input(input, pair.now);
+    let mut operations = 0;
+    while let Some(output) = pair.sender.poll_output() {
+        if let sender::Output::Send(message) = output {
+            assert!(codec::encode(&message).len() <= limits::FRAME);
+            if let DeveloperMessage::Operations(batch) = message {
+                operations += batch.len();
+            }
+        }
+    }
+    assert_eq!(operations, 300);
+}
+
+#[test]
+fn entries_fit_into_frames_however_long_their_paths_are() {
+    let mut pair = Pair::new(&tree(&[]), &old(), &new(), 1000, usize::MAX);
+    let Some(sender::Output::Send(push)) = pair.sender.poll_output() else {
+        panic!("nothing is asked");
+    };
+    let offer = Offer {
+        epoch: 7,
+        managed: true,
+        entries: files_with_long_paths(),
+    };
+    for input in [
+        receiver::Input::Message(push),
+        receiver::Input::Judged(Verdict::Rebase(offer)),
+    ] {
+        pair.receiver.handle_input(input, pair.now);
+    }
+    let mut entries = 0;
+    while let Some(output) = pair.receiver.poll_output() {
+        if let receiver::Output::Send(message) = output {
+            assert!(codec::encode(&message).len() <= limits::FRAME);
+            if let AgentMessage::Entries(batch) = message {
+                entries += batch.len();
+            }
+        }
+    }
+    assert_eq!(entries, 300);
 }
 
 #[test]

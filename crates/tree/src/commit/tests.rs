@@ -12,7 +12,7 @@ use crate::{
         Fault,
         hook::{Crashed, Effect, Hook},
     },
-    testing::{Node, Tree, open, open_with, path, push, stage},
+    testing::{Node, Tree, open, open_with, path, push, scratch, stage},
 };
 
 fn big(edit: &str) -> Node {
@@ -96,7 +96,7 @@ fn with_unmanaged(tree: Tree) -> Tree {
 
 #[test]
 fn a_push_of_every_kind_of_change_and_back() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let root = dir.path();
     let old = committed(root);
     let mut store = open(root);
@@ -104,7 +104,7 @@ fn a_push_of_every_kind_of_change_and_back() {
     let staged = stage(&mut store, 2, &after()).unwrap();
     assert_eq!(Tree::read(root), old, "staging touches nothing");
     let done = store
-        .commit(staged, vec![], &mut |window| windows.push(window))
+        .commit(staged, &[], &mut |window| windows.push(window))
         .unwrap();
     assert_eq!(windows, [Window::Opens, Window::Closes]);
     assert_eq!(Tree::read(root), with_unmanaged(after()));
@@ -132,7 +132,7 @@ fn a_push_of_every_kind_of_change_and_back() {
 
 #[test]
 fn committed_trees_outlive_the_store() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     committed(dir.path());
     let state = dir.path().join(".patchwire");
     let (store, recovery) = Store::open(dir.path(), &state, 99).unwrap();
@@ -149,7 +149,7 @@ fn at_every_point(
     check: impl Fn(&Path, &Tree, usize),
 ) {
     for nth in 0.. {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let root = dir.path();
         let old = committed(root);
         let hook = Hook::new(nth, effect);
@@ -189,7 +189,7 @@ fn push_after(store: &mut Store) -> Result<(), CommitError> {
         crate::StageError::Local(error) => CommitError::Undone(error),
         error => panic!("{error}"),
     })?;
-    store.commit(staged, vec![], &mut |_| ()).map(drop)
+    store.commit(staged, &[], &mut |_| ()).map(drop)
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_crash_while_recovering_from_a_crash_leaves_a_whole_tree() {
     // Of the first crash's points some; of the second's all.
     for first in (0..200).step_by(19) {
         for second in 0.. {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = scratch();
             let root = dir.path();
             let old = committed(root);
             let crash = |nth| Some(Hook::new(nth, Effect::Crash));
@@ -267,7 +267,7 @@ fn a_crash_while_a_failed_push_is_taken_back_leaves_a_whole_tree() {
         .chain([Hook::at("renamed record", ENOSPC)]);
     for failure in failures {
         for nth in 0.. {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = scratch();
             let root = dir.path();
             let old = committed(root);
             let crash = Hook::new(nth, Effect::Crash);
@@ -288,7 +288,7 @@ fn a_crash_while_a_failed_push_is_taken_back_leaves_a_whole_tree() {
 
 #[test]
 fn what_can_be_neither_made_nor_taken_back_locks_the_store_until_it_is_opened_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let root = dir.path();
     let old = committed(root);
     let mut store = open(root);
@@ -309,7 +309,7 @@ fn what_can_be_neither_made_nor_taken_back_locks_the_store_until_it_is_opened_ag
 fn a_crash_at_any_point_of_a_roll_back_leaves_a_whole_tree() {
     let new = with_unmanaged(after());
     for nth in 0.. {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let root = dir.path();
         let old = committed(root);
         let mut store = open(root);
@@ -334,7 +334,7 @@ fn a_crash_at_any_point_of_a_roll_back_leaves_a_whole_tree() {
 fn without_exchange_two_renames_do_and_a_crash_between_them_is_mended() {
     let new = with_unmanaged(after());
     for effect_at in ["between two renames", "replace", "stepped"] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let root = dir.path();
         let old = committed(root);
         let mut store = open(root);
@@ -356,12 +356,21 @@ fn without_exchange_two_renames_do_and_a_crash_between_them_is_mended() {
 
 #[test]
 fn directories_that_cannot_be_renamed_are_taken_apart() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let root = dir.path();
     let old = committed(root);
     let mut store = open(root);
     store.fault.no_directory_renames = true;
-    push_after(&mut store).unwrap();
+    let staged = stage(&mut store, 2, &after()).unwrap();
+    let mut windows = Vec::new();
+    store
+        .commit(staged, &[], &mut |window| windows.push(window))
+        .unwrap();
+    assert_eq!(
+        windows,
+        [Window::Opens, Window::Closes],
+        "one stop for two attempts"
+    );
     assert_eq!(Tree::read(root), with_unmanaged(after()));
     store.roll_back(&mut |_| ()).unwrap();
     assert_eq!(Tree::read(root), old);
@@ -369,7 +378,7 @@ fn directories_that_cannot_be_renamed_are_taken_apart() {
 
 #[test]
 fn what_someone_changed_is_replaced_kept_and_listed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let root = dir.path();
     committed(root);
     fs::write(root.join("changed"), "by hand").unwrap();
@@ -401,7 +410,7 @@ fn what_someone_changed_is_replaced_kept_and_listed() {
 
 #[test]
 fn the_first_push_takes_what_is_there_already_and_rewrites_only_the_rest() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let root = dir.path();
     let there = Tree::new(&[
         "a = same",
@@ -431,9 +440,36 @@ fn the_first_push_takes_what_is_there_already_and_rewrites_only_the_rest() {
 }
 
 #[test]
+fn what_appears_while_the_tree_changes_is_kept_aside_and_comes_back() {
+    let dir = scratch();
+    let root = dir.path();
+    let old = committed(root);
+    let mut store = open(root);
+    let staged = stage(&mut store, 2, &after()).unwrap();
+    let meddle = |window| {
+        if window == Window::Opens {
+            fs::write(root.join("new"), "by the app").unwrap();
+            fs::write(root.join("to-file/late"), "by the app").unwrap();
+            fs::remove_file(root.join("changed")).unwrap();
+            fs::remove_file(root.join("deleted")).unwrap();
+        }
+    };
+    store.commit(staged, &[], &mut { meddle }).unwrap();
+    assert_eq!(Tree::read(root), with_unmanaged(after()));
+    store.roll_back(&mut |_| ()).unwrap();
+    let mut expected = old
+        .with("new", Node::File("by the app".into(), 0o644))
+        .with("to-file/late", Node::File("by the app".into(), 0o644));
+    for gone in ["changed", "deleted"] {
+        expected.0.remove(gone);
+    }
+    assert_eq!(Tree::read(root), expected);
+}
+
+#[test]
 fn hard_links_are_not_written_through() {
-    let dir = tempfile::tempdir().unwrap();
-    let outside = tempfile::tempdir().unwrap();
+    let dir = scratch();
+    let outside = scratch();
     let root = dir.path();
     let mut store = open(root);
     push(&mut store, 1, &Tree::new(&["a = old", "b = b"])).unwrap();
@@ -447,7 +483,7 @@ fn hard_links_are_not_written_through() {
 
 #[test]
 fn every_version_of_a_file_has_an_mtime_of_its_own_second() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let root = dir.path();
     let mtime = || {
         let metadata = fs::metadata(root.join("a.py")).unwrap();
@@ -473,8 +509,8 @@ fn every_version_of_a_file_has_an_mtime_of_its_own_second() {
 
 #[test]
 fn a_push_never_follows_links_out_of_the_root() {
-    let dir = tempfile::tempdir().unwrap();
-    let outside = tempfile::tempdir().unwrap();
+    let dir = scratch();
+    let outside = scratch();
     let root = dir.path();
     let mut store = open(root);
     push(
@@ -500,7 +536,7 @@ fn a_push_never_follows_links_out_of_the_root() {
 
 #[test]
 fn staged_pushes_are_for_one_tree_and_vanish_when_dropped() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let root = dir.path();
     committed(root);
     let mut store = open(root);
@@ -516,7 +552,7 @@ fn staged_pushes_are_for_one_tree_and_vanish_when_dropped() {
     assert_eq!(fs::read_dir(&staging).unwrap().count(), 1);
     let staged = stage(&mut store, 2, &after()).unwrap();
     store.undo.as_mut().unwrap().sequence += 1;
-    let stale = store.commit(staged, vec![], &mut |_| ());
+    let stale = store.commit(staged, &[], &mut |_| ());
     assert!(matches!(stale, Err(CommitError::Stale)));
     assert_eq!(fs::read_dir(&staging).unwrap().count(), 1);
 }

@@ -1,0 +1,228 @@
+//! The app's part in a push: kept from seeing half of it, told of the new code, waited for.
+
+use std::time::{Duration, Instant};
+
+use patchwire_protocol::{
+    app::{Exit, Reload},
+    limits,
+    message::{
+        inner::{Text, WireDigest},
+        push::{AppOptions, Failure, FailureCode, Push},
+    },
+    session::receiver::{Reloaded, RolledBack},
+};
+use patchwire_tree::Window;
+use tokio::runtime::Handle;
+
+use super::{Deployment, micros};
+use crate::{app::App, failure, ready::NotReady, supervisor::OnExit};
+
+/// How long a reload command may take.
+const COMMAND: Duration = Duration::from_secs(60);
+
+/// How the app took up what stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TakenUp {
+    /// It was started anew: what is ready now can only be the new code.
+    Started,
+    /// It was told by a signal or a command.
+    Told,
+    /// Nothing is done, as was asked for.
+    Nothing,
+}
+
+impl Deployment {
+    /// Has the app take up what was committed, and waits until it is ready.
+    pub(crate) async fn reload(&self, push: &Push) -> Reloaded {
+        let reloaded = self.take_up_and_verify(&push.app).await;
+        if reloaded.outcome.is_ok() {
+            self.set_verified().await;
+        }
+        reloaded
+    }
+
+    /// Brings the tree back that stood before, and the app on it.
+    pub(crate) async fn roll_back(&self) -> RolledBack {
+        let mut window = self.window(&self.options());
+        let (result, window) = self
+            .with_store(move |store| {
+                let result = store.roll_back(&mut |at| window.pass(at));
+                (result, window)
+            })
+            .await;
+        self.refresh().await;
+        let problem = match result {
+            Ok(_) => self.take_up_and_verify(&self.options()).await.outcome.err(),
+            Err(error) => {
+                if window.stopped {
+                    self.start_app(OnExit::Restart).await;
+                }
+                Some(failure::of_commit(&error))
+            }
+        };
+        // Ready or not: from here on it is kept alive.
+        self.settle().await;
+        RolledBack {
+            root: self.standing().root.map(WireDigest),
+            problem,
+            app: Some(self.app.state()),
+        }
+    }
+
+    /// Waits until the app is ready after it was started.
+    pub(crate) async fn verify_start(&self, options: &AppOptions) -> Reloaded {
+        self.verify(options, TakenUp::Started, Duration::ZERO).await
+    }
+
+    /// Starts the app on what stands.
+    pub(crate) async fn start_app(&self, on_exit: OnExit) {
+        let standing = self.standing();
+        let push_id = standing.push.as_ref().map(|(id, _)| id.to_string());
+        let environment: Vec<_> = standing
+            .push
+            .iter()
+            .flat_map(|(_, meta)| meta.app.environment.iter())
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        if let Err(error) = self
+            .app
+            .start(push_id.as_deref(), environment, on_exit)
+            .await
+        {
+            // Whoever waits for it to be ready is told the same.
+            tracing::error!(%error, "the app can't be started");
+        }
+    }
+
+    /// What keeps the app from seeing half of a change, if it is run by these options.
+    pub(crate) fn window(&self, options: &AppOptions) -> AppWindow {
+        AppWindow {
+            app: self.app.clone(),
+            restarts: self.flags.reload(options.reload.as_ref()) == Reload::Restart,
+            stopped: false,
+            warnings: Vec::new(),
+        }
+    }
+
+    async fn take_up_and_verify(&self, options: &AppOptions) -> Reloaded {
+        let started = Instant::now();
+        let taken_up = self
+            .take_up(&self.flags.reload(options.reload.as_ref()))
+            .await;
+        let reload = started.elapsed();
+        match taken_up {
+            Ok(TakenUp::Nothing) => Reloaded {
+                outcome: Ok(false),
+                reload_us: micros(reload),
+                ..self.reloaded()
+            },
+            Ok(taken_up) => self.verify(options, taken_up, reload).await,
+            Err(message) => Reloaded {
+                outcome: Err(Failure::new(FailureCode::ReloadFailed, message)),
+                reload_us: micros(reload),
+                ..self.reloaded()
+            },
+        }
+    }
+
+    async fn take_up(&self, reload: &Reload) -> Result<TakenUp, String> {
+        let running = self.app.state().running;
+        match reload {
+            Reload::None if running => Ok(TakenUp::Nothing),
+            Reload::Signal(signal) if running => match self.app.signal(*signal).await {
+                Ok(()) => Ok(TakenUp::Told),
+                Err(error) => Err(format!("can't signal the app: {error}")),
+            },
+            Reload::Command(command) if running => {
+                match self.app.run_command(command, COMMAND).await {
+                    Ok(done) if done.exit == Exit::Code(0) => Ok(TakenUp::Told),
+                    Ok(done) => Err(format!(
+                        "the reload command ended with {}: {}",
+                        done.exit,
+                        String::from_utf8_lossy(&done.output)
+                    )),
+                    Err(error) => Err(format!("the reload command failed: {error}")),
+                }
+            }
+            // A signal or a command is of no use to an app that isn't there.
+            Reload::Restart | Reload::Signal(_) | Reload::Command(_) | Reload::None => {
+                self.start_app(OnExit::Hold).await;
+                Ok(TakenUp::Started)
+            }
+        }
+    }
+
+    async fn verify(&self, options: &AppOptions, taken_up: TakenUp, reload: Duration) -> Reloaded {
+        let since = Instant::now();
+        let check = self.flags.ready(options.ready.as_ref());
+        let timeout = self.flags.ready_timeout(options.ready_timeout_ms);
+        let outcome = match self.app.verify(&check, timeout).await {
+            Ok(()) => Ok(taken_up == TakenUp::Started),
+            Err(not_ready) => {
+                let code = match not_ready {
+                    NotReady::NotStarted { .. } | NotReady::Exited { .. } => FailureCode::AppExited,
+                    NotReady::Superseded | NotReady::TimedOut { .. } => FailureCode::NotReady,
+                };
+                Err(Failure::new(code, not_ready.to_string()))
+            }
+        };
+        Reloaded {
+            outcome,
+            reload_us: micros(reload),
+            ready_us: micros(since.elapsed()),
+            ..self.reloaded()
+        }
+    }
+
+    /// How the app is, for a result to begin with.
+    fn reloaded(&self) -> Reloaded {
+        let lines = self.app.log_tail(limits::LOG_TAIL_LINES);
+        let text = |bytes: &[u8]| Text::cut(String::from_utf8_lossy(bytes));
+        Reloaded {
+            outcome: Ok(false),
+            app: Some(self.app.state()),
+            log_tail: lines.iter().map(|line| text(&line.text)).collect(),
+            reload_us: 0,
+            ready_us: 0,
+        }
+    }
+
+    /// How the app is run, by what was pushed with the tree that stands.
+    fn options(&self) -> AppOptions {
+        self.standing()
+            .push
+            .map(|(_, meta)| meta.app)
+            .unwrap_or_default()
+    }
+}
+
+/// Keeps the app from seeing half a push, from a thread that may block: one that restarts is stopped
+/// before the tree changes, another is paused while it does.
+pub(crate) struct AppWindow {
+    app: App,
+    restarts: bool,
+    /// Whether the app was stopped, and has to be started whatever comes.
+    pub(crate) stopped: bool,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl AppWindow {
+    pub(crate) fn pass(&mut self, at: Window) {
+        let warning = Handle::current().block_on(async {
+            match (self.restarts, at) {
+                (true, Window::Opens) => {
+                    self.stopped = true;
+                    self.app.stop().await.err().map(|error| error.to_string())
+                }
+                (true, Window::Closes) => None,
+                (false, Window::Opens) => self.app.pause().await.err().map(|error| {
+                    format!("{error}: it may have seen the old and the new version at once")
+                }),
+                (false, Window::Closes) => {
+                    self.app.resume().await.err().map(|error| error.to_string())
+                }
+            }
+        });
+        self.warnings.extend(warning);
+    }
+}

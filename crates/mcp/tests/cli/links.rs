@@ -1,0 +1,275 @@
+//! Making, narrowing and recording links, and what refuses to.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use crate::user::{User, relay_link};
+use patchwire_transport::DeploymentLink;
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("it is there").mode() & 0o7777
+}
+
+fn recorded(user: &User) -> Vec<PathBuf> {
+    let entries = fs::read_dir(user.links()).into_iter().flatten();
+    entries.flatten().map(|entry| entry.path()).collect()
+}
+
+/// A deployment's link, and the relay's in `relay.link`.
+fn mint(user: &User, app: &str, deployment: &str) -> String {
+    user.write("relay.link", relay_link());
+    let minted = user
+        .run(&format!("link {app} {deployment} --relay @relay.link"))
+        .expect(0);
+    minted.text().trim_end().to_owned()
+}
+
+#[test]
+fn a_link_is_minted_from_wherever_the_relays_stands() {
+    let user = User::new();
+    let relay = relay_link();
+    user.write("relay.link", &relay);
+    let links = [
+        user.run("link shop dev --relay @relay.link"),
+        user.run_with("link shop dev --relay -", relay.as_bytes()),
+        user.run(&format!("link shop dev --relay {relay}")),
+        user.run_under("link shop dev", &[("PATCHWIRE_RELAY", "@relay.link")]),
+    ]
+    .map(|ran| {
+        let printed = ran.expect(0).text();
+        printed.trim_end().parse::<DeploymentLink>().unwrap()
+    });
+    for link in &links {
+        assert_eq!(
+            (link.app().as_str(), link.deployment().as_str()),
+            ("shop", "dev")
+        );
+    }
+    assert_ne!(links[0].id(), links[1].id());
+}
+
+#[test]
+fn a_narrowed_link_is_the_agents_alone() {
+    let user = User::new();
+    let link = mint(&user, "shop", "dev");
+    user.write("full.link", &link);
+    for narrow in ["link --agent @full.link", "link --agent --link @full.link"] {
+        let narrowed = user.run(narrow).expect(0).text();
+        let narrowed: DeploymentLink = narrowed.trim_end().parse().unwrap();
+        assert!(narrowed.is_agent_only());
+        assert_eq!(narrowed.id(), link.parse::<DeploymentLink>().unwrap().id());
+        user.write("agent.link", narrowed.expose().as_bytes());
+    }
+    for line in [
+        "join @agent.link",
+        "push --link @agent.link",
+        "status --link @agent.link",
+    ] {
+        let refused = user.run(line).expect(2);
+        assert!(refused.stderr.contains("agent"), "{}", refused.stderr);
+    }
+    assert!(recorded(&user).is_empty());
+}
+
+#[test]
+fn links_that_are_not_what_they_should_be_are_told_apart() {
+    let user = User::new();
+    let link = mint(&user, "shop", "dev");
+    let mistyped = link.replacen("shop", "shoq", 1);
+    for (given, said) in [
+        (mistyped.as_str(), "mistyped"),
+        (&link[..link.len() - 3], "mistyped"),
+        ("https://example.com", "not a link"),
+        (&relay_link(), "relay link"),
+        ("@missing", "missing"),
+    ] {
+        let refused = user.run(&format!("join {given}")).expect(2);
+        assert!(refused.stderr.contains(said), "{given}: {}", refused.stderr);
+        assert!(!refused.stderr.contains("#v1."), "{}", refused.stderr);
+    }
+    let refused = user.run(&format!("link a b --relay {link}")).expect(2);
+    assert!(
+        refused.stderr.contains("deployment link"),
+        "{}",
+        refused.stderr
+    );
+    let refused = user.run("link Shop dev --relay @relay.link").expect(2);
+    assert!(refused.stderr.contains("a-z"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_link_where_none_belongs_is_not_repeated() {
+    let user = User::new();
+    let link = mint(&user, "shop", "dev");
+    let refused = user.run(&format!("push {link} --json")).expect(2);
+    for output in [refused.text(), refused.stderr] {
+        assert!(output.contains("shop/dev#…"), "{output}");
+        assert!(!output.contains("#v1."), "{output}");
+    }
+}
+
+#[test]
+fn a_joined_link_is_found_from_its_root_alone() {
+    let user = User::new();
+    let link = mint(&user, "shop", "dev");
+    let joined = user.run_with("join -", link.as_bytes()).expect(0).text();
+    assert!(
+        joined.contains("patchwire://127.0.0.1:9/shop/dev#…"),
+        "{joined}"
+    );
+
+    let files = recorded(&user);
+    assert_eq!(files.len(), 1);
+    assert_eq!(mode(&files[0]), 0o600);
+    assert_eq!(mode(&user.links()), 0o700);
+    // The file names the link to other commands as well.
+    user.run(&format!("link --agent @{}", files[0].display()))
+        .expect(0);
+
+    // From this root there is a link, to a relay that isn't there; from another there is none.
+    user.run("link --agent").expect(0);
+    user.run("status --wait 0s").expect(3);
+    let inside = user.project.join("inside");
+    fs::create_dir(&inside).unwrap();
+    for root in [inside.as_path(), user.home()] {
+        let none = user
+            .run(&format!("status --wait 0s --root {}", root.display()))
+            .expect(2);
+        assert!(none.stderr.contains("patchwire join"), "{}", none.stderr);
+    }
+}
+
+#[test]
+fn a_link_that_others_can_read_is_not_used() {
+    let user = User::new();
+    let link = mint(&user, "shop", "dev");
+    user.run_with("join -", link.as_bytes()).expect(0);
+    fs::set_permissions(&recorded(&user)[0], fs::Permissions::from_mode(0o644)).unwrap();
+    let refused = user.run("status --wait 0s").expect(2);
+    assert!(refused.stderr.contains("0644"), "{}", refused.stderr);
+    user.run_with("join -", link.as_bytes()).expect(0);
+    user.run("status --wait 0s").expect(3);
+}
+
+#[test]
+fn a_link_has_to_agree_with_the_file() {
+    let user = User::new();
+    let link = mint(&user, "shop", "dev");
+    user.write("shop.link", &link);
+    user.write("patchwire.toml", "app = \"shop\"\ndeployment = \"prod\"\n");
+    for line in [
+        "join @shop.link",
+        "push --link @shop.link",
+        "status --link @shop.link",
+    ] {
+        let refused = user.run(line).expect(2);
+        assert!(
+            refused.stderr.contains("prod"),
+            "{line}: {}",
+            refused.stderr
+        );
+    }
+    assert!(recorded(&user).is_empty());
+}
+
+#[test]
+fn init_writes_the_file_records_a_link_and_says_what_is_next() {
+    let user = User::new();
+    user.write("relay.link", relay_link());
+    let done = user.run("init --relay @relay.link").expect(0).text();
+    for said in [
+        "patchwire link --agent",
+        "patchwire-agent run --link @agent.link",
+        "patchwire push",
+    ] {
+        assert!(done.contains(said), "{done}");
+    }
+    assert!(!done.contains("#v1"), "{done}");
+    let file = String::from_utf8(user.read("patchwire.toml")).unwrap();
+    assert!(
+        file.starts_with("app = \"project\"\ndeployment = \"dev-ana\"\n"),
+        "{file}"
+    );
+    assert_eq!(mode(&recorded(&user)[0]), 0o600);
+    user.run("status --wait 0s").expect(3);
+
+    // Once more, nothing changes; another name does not slip in.
+    let link = fs::read(&recorded(&user)[0]).unwrap();
+    user.run("init").expect(0);
+    user.run("init --relay @relay.link").expect(0);
+    user.run("init --app other").expect(2);
+    assert_eq!(fs::read(&recorded(&user)[0]).unwrap(), link);
+    assert_eq!(user.read("patchwire.toml"), file.as_bytes());
+}
+
+#[test]
+fn init_does_not_throw_a_secret_away() {
+    let user = User::new();
+    let link = mint(&user, "shop", "dev");
+    user.run_with("join -", link.as_bytes()).expect(0);
+    let refused = user.run("init --relay @relay.link --app blog").expect(2);
+    assert!(refused.stderr.contains("shop/dev"), "{}", refused.stderr);
+    assert_eq!(fs::read_to_string(&recorded(&user)[0]).unwrap(), link);
+    assert!(!user.project.join("patchwire.toml").exists());
+}
+
+#[test]
+fn init_takes_names_from_a_link_and_its_directory_from_the_root_option() {
+    let user = User::new();
+    let link = mint(&user, "shop", "dev");
+    user.write("shop.link", &link);
+    fs::create_dir(user.project.join("app")).unwrap();
+    user.run("init --root app --link @shop.link").expect(0);
+    let file = fs::read_to_string(user.project.join("app/patchwire.toml")).unwrap();
+    assert!(
+        file.starts_with("app = \"shop\"\ndeployment = \"dev\"\n"),
+        "{file}"
+    );
+    user.run("status --root app --wait 0s").expect(3);
+    user.run("status --wait 0s").expect(2);
+}
+
+#[test]
+fn init_needs_a_relay_and_leaves_nothing_without() {
+    let user = User::new();
+    let refused = user.run("init").expect(2);
+    assert!(refused.stderr.contains("--relay"), "{}", refused.stderr);
+    assert!(user.names().is_empty());
+    assert!(recorded(&user).is_empty());
+}
+
+#[test]
+fn init_takes_over_the_file_of_the_system_before() {
+    let user = User::new();
+    user.write("relay.link", relay_link());
+    fs::create_dir(user.project.join("src")).unwrap();
+    user.write(
+        ".bifrost.json",
+        r#"{"app_id": "My App", "deployment_id": "dev-john", "app_root": "src"}"#,
+    );
+    let variables = [("BIFROST_API_KEY", "hunter2")];
+    let done = user
+        .run_under("init --relay @relay.link", &variables)
+        .expect(0)
+        .text();
+    for said in [
+        "“My App” is called my-app",
+        ".bifrost.json",
+        "BIFROST_API_KEY",
+        "PATCHWIRE_LINK",
+    ] {
+        assert!(done.contains(said), "{said}: {done}");
+    }
+    assert!(
+        !done.contains("hunter2") && !done.contains("“dev-john”"),
+        "{done}"
+    );
+    let file = String::from_utf8(user.read("patchwire.toml")).unwrap();
+    let expected = "app = \"my-app\"\ndeployment = \"dev-john\"\nroot = \"src\"\n";
+    assert!(file.starts_with(expected), "{file}");
+    // The link is the root's, which the file leads to.
+    user.run("status --wait 0s").expect(3);
+}

@@ -1,0 +1,8 @@
+//! The command line as it is typed, where neither relay nor agent is needed but the demo's own.
+
+mod delta;
+mod demo;
+mod failures;
+mod help;
+mod links;
+mod user;
