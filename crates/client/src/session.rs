@@ -51,8 +51,10 @@ impl Session {
         self.greeting.clock_ms.saturating_add(since)
     }
 
+    /// Says something to the agent; [`ClientError::Lost`] if it takes nothing for too long.
     pub(crate) async fn send(&mut self, message: &DeveloperMessage) -> Result<(), ClientError> {
-        Ok(self.writer.send(message).await?)
+        let sent = tokio::time::timeout(limits::STALL, self.writer.send(message)).await;
+        Ok(sent.map_err(|_| ClientError::Lost { source: None })??)
     }
 
     /// The agent's next message; [`ClientError::Lost`] if there is none.
