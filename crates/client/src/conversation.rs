@@ -179,13 +179,15 @@ impl Conversation {
     ) -> Result<Option<End>, ClientError> {
         let planned = match output {
             Output::Send(message) => {
-                let Err(error) = self.session.send(&message).await else {
-                    return Ok(None);
+                return match self.session.send(&message).await {
+                    Ok(()) => Ok(None),
+                    Err(error @ ClientError::Lost { source: Some(_) }) => self
+                        .last_words(error)
+                        .await
+                        .map(|outcome| Some(End::Outcome(outcome))),
+                    // An agent that takes nothing has nothing to say either.
+                    Err(error) => Err(error),
                 };
-                return self
-                    .last_words(error)
-                    .await
-                    .map(|outcome| Some(End::Outcome(outcome)));
             }
             Output::Progress(phase) => {
                 progress(Progress::Agent(phase));

@@ -1,6 +1,5 @@
 //! Someone without any credentials, on the relay's port.
 
-
 use std::{
     fs,
     net::UdpSocket,
