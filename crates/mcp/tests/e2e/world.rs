@@ -198,6 +198,17 @@ impl Pushed {
         self.json["bytes"]["sent"].as_u64().unwrap()
     }
 
+    /// The same of what was read from it.
+    pub(crate) fn received(&self) -> u64 {
+        self.json["bytes"]["received"].as_u64().unwrap()
+    }
+
+    /// How many files were added, changed, deleted and moved.
+    pub(crate) fn files(&self) -> [u64; 4] {
+        ["added", "changed", "deleted", "moved"]
+            .map(|kind| self.json["files"][kind].as_u64().unwrap())
+    }
+
     pub(crate) fn pid(&self) -> u64 {
         self.json["agents"][0]["app"]["pid"].as_u64().unwrap()
     }
@@ -391,6 +402,16 @@ impl Agent {
             process: Process::start(&mut command),
             root: root.to_owned(),
         }
+    }
+}
+
+/// Waits for what no event tells of, such as the end of a process that isn't ours.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never came to be: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
     }
 }
 
