@@ -1,7 +1,7 @@
 //! One push over one stream: the shell around the protocol's state machine for the agent's end.
 
 use std::{
-    io::{self, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -229,22 +229,14 @@ impl Taking {
     }
 
     fn stage(&mut self, push: &Push, operations: Vec<Operation>) {
-        let (sender, pieces) = mpsc::channel(AHEAD);
-        let pieces = Pieces {
-            pieces,
-            piece: io::Cursor::default(),
-            ended: false,
+        let content = match operations.iter().any(Operation::is_sent) {
+            true => self.open_content(),
+            false => Ok(Box::new(io::empty()) as _),
         };
-        let decoder = zstd::Decoder::new(pieces).and_then(|mut decoder| {
-            decoder.window_log_max(WINDOW_LOG)?;
-            Ok(decoder)
-        });
-        match decoder {
-            Ok(decoder) => {
-                let content = Box::new(BufReader::new(decoder));
+        match content {
+            Ok(content) => {
                 let deployment = Arc::clone(&self.deployment);
                 let (push, offered) = (push.clone(), self.offered.clone());
-                self.content = Some(sender);
                 self.staging = Some(tokio::spawn(async move {
                     deployment.stage(&push, offered, operations, content).await
                 }));
@@ -254,6 +246,19 @@ impl Taking {
                 self.handle(Input::Staged(Err(StageFailure::Failed(failure))));
             }
         }
+    }
+
+    /// What comes in from now on, decompressed.
+    fn open_content(&mut self) -> io::Result<Box<dyn BufRead + Send>> {
+        let (sender, pieces) = mpsc::channel(AHEAD);
+        let mut decoder = zstd::Decoder::new(Pieces {
+            pieces,
+            piece: io::Cursor::default(),
+            ended: false,
+        })?;
+        decoder.window_log_max(WINDOW_LOG)?;
+        self.content = Some(sender);
+        Ok(Box::new(BufReader::new(decoder)))
     }
 
     /// Gives the staging thread a piece of content, and says that it is at work while that waits for

@@ -12,7 +12,7 @@ use patchwire_protocol::{
     limits,
     manifest::{Entry, Manifest},
     message::{
-        inner::{DeveloperMessage, WireDigest},
+        inner::{AgentMessage, DeveloperMessage, WireDigest},
         push::Push,
     },
     operation::{Operation, Source},
@@ -35,6 +35,9 @@ use crate::{
 
 /// How often the agent hears from us while we read.
 const ALIVE: Duration = Duration::from_secs(5);
+
+/// How long the agent has to hear that a push is called off.
+const CALL_OFF: Duration = Duration::from_secs(1);
 
 /// What plans are made of.
 #[derive(Debug)]
@@ -208,11 +211,28 @@ impl Conversation {
                 Ok(None)
             }
             ended => {
-                // So that the agent doesn't wait for what will not come.
-                let _ = self.session.send(&DeveloperMessage::Abort).await;
+                self.call_off().await;
                 ended.map(|_| Some(End::Planned))
             }
         }
+    }
+
+    /// Tells the agent that nothing more will come, and waits until it has heard so: the next push
+    /// waits for this one, and this process may end before its last words have left.
+    async fn call_off(&mut self) {
+        let heard = async {
+            self.session.send(&DeveloperMessage::Abort).await?;
+            while self
+                .session
+                .reader
+                .receive::<AgentMessage>()
+                .await?
+                .is_some()
+            {}
+            Ok::<_, ClientError>(())
+        };
+        // If it doesn't hear it, it notices by the silence.
+        let _ = timeout(CALL_OFF, heard).await;
     }
 
     /// An agent that refuses a push says so and ends the stream, while we may still be sending:

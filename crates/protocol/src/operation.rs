@@ -91,6 +91,16 @@ impl Operation {
             Self::Delete { path } | Self::Put { path, .. } => path,
         }
     }
+
+    /// Tells whether bytes for this operation stand in the content stream. A push of which this
+    /// holds for none has no such stream, not even an empty one.
+    #[must_use]
+    pub const fn is_sent(&self) -> bool {
+        match self {
+            Self::Put { source, .. } => source.is_sent(),
+            Self::Delete { .. } => false,
+        }
+    }
 }
 
 impl Source {

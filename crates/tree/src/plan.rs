@@ -180,13 +180,13 @@ impl<'a> Sources<'a> {
         let Entry::File { len, digest, .. } = entry else {
             return (Source::None, None);
         };
-        // Copying nothing saves nothing, and files that are empty aren't therefore related.
-        if *len == 0 {
-            return (Source::Whole, None);
-        }
         if matches!(self.available.get(path), Some(Entry::File { digest: same, .. }) if same == digest)
         {
             return (Source::Copy { from: path.clone() }, None);
+        }
+        // Copying nothing saves nothing, and files that are empty aren't therefore related.
+        if *len == 0 {
+            return (Source::Whole, None);
         }
         let Some(paths) = self.by_digest.get_mut(digest) else {
             return (Source::Whole, None);

@@ -224,6 +224,17 @@ impl Pushed {
         self.json["bytes"]["sent"].as_u64().unwrap()
     }
 
+    /// The same of what was read from it.
+    pub(crate) fn received(&self) -> u64 {
+        self.json["bytes"]["received"].as_u64().unwrap()
+    }
+
+    /// How many files were added, changed, deleted and moved.
+    pub(crate) fn files(&self) -> [u64; 4] {
+        ["added", "changed", "deleted", "moved"]
+            .map(|kind| self.json["files"][kind].as_u64().unwrap())
+    }
+
     pub(crate) fn pid(&self) -> u64 {
         self.json["agents"][0]["app"]["pid"].as_u64().unwrap()
     }
@@ -454,7 +465,7 @@ pub(crate) fn is_running(pid: u64) -> bool {
 /// Waits for what nobody tells us of: the end of a process that is not our child, a file of another
 /// process. For everything else there is an event.
 #[track_caller]
-pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "{what}: never");

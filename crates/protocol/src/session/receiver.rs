@@ -504,11 +504,7 @@ impl Receiver {
                 path_bytes,
             };
         }
-        let sent = |operation: &Operation| match operation {
-            Operation::Put { source, .. } => source.is_sent(),
-            Operation::Delete { .. } => false,
-        };
-        let open = operations.iter().any(sent);
+        let open = operations.iter().any(Operation::is_sent);
         self.send(AgentMessage::Progress(Phase::Staging));
         self.outputs
             .push_back(Output::Stage(push.clone(), operations));

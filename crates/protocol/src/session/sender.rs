@@ -316,11 +316,7 @@ impl Sender {
             }
             Planned::Operations(operations) => {
                 self.send_header(base, operations.len() as u64);
-                let sent = |operation: &Operation| match operation {
-                    Operation::Put { source, .. } => source.is_sent(),
-                    Operation::Delete { .. } => false,
-                };
-                let has_content = operations.iter().any(sent);
+                let has_content = operations.iter().any(Operation::is_sent);
                 for batch in super::batches(&operations) {
                     self.send(DeveloperMessage::Operations(batch.to_vec()));
                 }
