@@ -1,7 +1,5 @@
 //! Killed at any moment, an agent leaves the old tree or the new one, and never a mixture.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::{
     collections::BTreeMap,
     fs,

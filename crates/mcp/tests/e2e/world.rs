@@ -3,8 +3,6 @@
 //! Everything of a [`World`] lies in a temporary directory and ends with it. Nothing here sleeps:
 //! processes say what happened, and tests wait for that.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},

@@ -1,7 +1,5 @@
 //! An agent, or whoever took its place, that does not keep to the protocol.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::{
     fs,
     path::PathBuf,
