@@ -33,7 +33,7 @@ fn every_kind_of_edit_arrives_and_costs_little() {
     let edits: [(&str, &dyn Fn()); 12] = [
         ("a line of a small file", &|| edit(&lib.join("bisect.py"))),
         ("a line of the app", &|| {
-            edit(&project.source.join("app.py"))
+            edit(&project.source.join("app.py"));
         }),
         ("a deleted file", &|| {
             fs::remove_file(lib.join("colorsys.py")).unwrap();
