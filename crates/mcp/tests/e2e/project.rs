@@ -179,13 +179,27 @@ fn what_changed_on_the_agents_side_is_replaced_where_it_is_pushed_and_left_where
     fs::write(small.source.join("pushed"), "changed here\n").unwrap();
     fs::remove_file(small.source.join("gone")).unwrap();
     let pushed = small.push(&[]).expect("done");
-    assert_eq!(pushed.json["drift"], json!(["gone", "pushed"]));
+    assert_eq!(pushed.json["drift"], json!(["gone", "left", "pushed"]));
     for (name, content) in [("left", "changed there\n"), ("log", "the app's own\n")] {
         let path = small.agent.root.join(name);
         assert_eq!(fs::read_to_string(&path).unwrap(), content);
         fs::write(small.source.join(name), content).unwrap();
     }
     assert_same_tree(&small.source, &small.agent.root);
+}
+
+#[test]
+fn what_no_push_touches_is_said_each_time_and_healed_when_asked_for() {
+    let small = Small::start(&["file", "left"]);
+    small.push(&[]).expect("done");
+    fs::write(small.agent.root.join("left"), "changed there\n").unwrap();
+    let nothing = small.push(&[]).expect("no-changes");
+    assert_eq!(nothing.json["drift"], json!(["left"]));
+    let forced = small.push(&["--force"]).expect("done");
+    assert_eq!(forced.json["drift"], json!(["left"]));
+    assert_same_tree(&small.source, &small.agent.root);
+    let healed = small.push(&[]).expect("no-changes");
+    assert_eq!(healed.json["drift"], json!([]));
 }
 
 #[test]
