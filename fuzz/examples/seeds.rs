@@ -15,7 +15,7 @@ use patchwire_protocol::{
     frame, limits,
     manifest::Manifest,
     message::{
-        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart, Text},
+        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart},
         push::{
             AgentTimings, Answer, AppOptions, Base, ConflictWith, Environment, Phase, Push, PushId,
             PushStatus,
@@ -25,6 +25,7 @@ use patchwire_protocol::{
             RelayReply, Role, Signature as HelloSignature,
         },
         status::{LastPush, LogLine, LogsRequest, Status},
+        value::Text,
     },
     name::Name,
     operation::{Operation, Source},

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use patchwire_protocol::{
     limits,
     message::{
-        inner::{
-            AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart, Text, WireDigest,
-        },
+        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart},
         push::{Base, Phase},
+        value::{Text, WireDigest},
     },
     operation::Operation,
     session::{

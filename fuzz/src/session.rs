@@ -6,8 +6,8 @@ use patchwire_delta::Digest;
 use patchwire_protocol::{
     manifest::{Entry, LinkTarget, Manifest, ManifestEntry, Mode},
     message::{
-        inner::{Text, WireDigest},
         push::{AppOptions, Base, ClientId, Failure, FailureCode, Push, PushId},
+        value::{Text, WireDigest},
     },
     operation::{Operation, Source},
     path::RelativePath,

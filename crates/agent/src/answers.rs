@@ -6,8 +6,8 @@ use patchwire_protocol::{
     codec::{self, Decode, Encode},
     limits,
     message::{
-        inner::WireDigest,
         push::{Answer, ClientId, Push, PushId},
+        value::WireDigest,
     },
 };
 
@@ -98,8 +98,8 @@ mod tests {
     use patchwire_delta::Digest;
     use patchwire_protocol::{
         message::{
-            inner::Text,
             push::{AppOptions, Base, Failure, FailureCode},
+            value::Text,
         },
         session::receiver::refusal,
     };

@@ -18,9 +18,10 @@ use patchwire_protocol::{
     app::Reload,
     codec, limits,
     message::{
-        inner::{Greeting, Text, WireDigest},
+        inner::Greeting,
         push::{AgentTimings, Answer, Base, Failure, Push, PushId, PushStatus},
         status::{LastPush, Status},
+        value::{Text, WireDigest},
     },
     operation::Operation,
     path::RelativePath,

@@ -10,8 +10,9 @@ use std::{
 use patchwire_protocol::{
     limits,
     message::{
-        inner::{AgentMessage, DeveloperMessage, SignaturePart, Text},
+        inner::{AgentMessage, DeveloperMessage, SignaturePart},
         push::{Answer, Failure, FailureCode, Phase, Push},
+        value::Text,
     },
     operation::Operation,
     path::RelativePath,

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use patchwire_protocol::{
     limits,
     message::{
-        inner::{AgentMessage, DeveloperMessage, Text},
+        inner::{AgentMessage, DeveloperMessage},
         status::{LogLine, LogsRequest},
+        value::Text,
     },
 };
 use patchwire_transport::{FrameReader, FrameWriter, IncomingStream, InnerStream, SendError};

@@ -12,8 +12,9 @@ use patchwire_protocol::{
     limits,
     manifest::{Entry, Manifest},
     message::{
-        inner::{AgentMessage, DeveloperMessage, WireDigest},
+        inner::{AgentMessage, DeveloperMessage},
         push::Push,
+        value::WireDigest,
     },
     operation::{Operation, Source},
     path::RelativePath,

@@ -10,8 +10,8 @@ use patchwire_protocol::{
     limits,
     manifest::Manifest,
     message::{
-        inner::{Text, WireDigest},
         push::{Answer, AppOptions, Base, ClientId, Phase, Push, PushId, PushStatus},
+        value::{Text, WireDigest},
     },
     path::RelativePath,
     session::sender::Outcome,
@@ -233,7 +233,11 @@ impl PushInProgress<'_> {
                             Outcome::Changed(path) => return Ok(Ended::Changed(path)),
                             Outcome::Misbehaved(what) => ClientError::Misbehaved { what },
                             Outcome::Misunderstood(what) => ClientError::Misunderstood { what },
-                            Outcome::Silent => ClientError::Lost { source: None },
+                            Outcome::Silent => {
+                                // It took long to know: one more try, and not all of them.
+                                tries = tries.max(RETRIES - 1);
+                                ClientError::Lost { source: None }
+                            }
                         },
                         Err(error) => error,
                     }

@@ -24,9 +24,15 @@ pub const STATE_LIMIT: usize = 512 << 20;
 /// Why bytes are not a value.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// The bytes do not decode to a valid value.
+    /// The bytes do not decode.
     #[error("malformed message")]
     Malformed(#[source] bincode::error::DecodeError),
+    /// The bytes decode to a value that may not exist.
+    #[error("invalid message: {what}")]
+    Invalid {
+        /// Why not.
+        what: String,
+    },
     /// A value was decoded and bytes were left.
     #[error("{trailing} bytes after the end of the message")]
     Trailing {
@@ -97,8 +103,11 @@ pub fn decode_text<D: Decoder>(decoder: &mut D, max: usize) -> Result<String, er
 
 fn decode_within<T: Decode<()>, const LIMIT: usize>(bytes: &[u8]) -> Result<T, DecodeError> {
     let config = bincode::config::standard().with_limit::<LIMIT>();
-    let (value, used) =
-        bincode::decode_from_slice(bytes, config).map_err(DecodeError::Malformed)?;
+    let decoded = bincode::decode_from_slice(bytes, config);
+    let (value, used) = decoded.map_err(|error| match error {
+        error::Decode::OtherString(what) => DecodeError::Invalid { what },
+        error => DecodeError::Malformed(error),
+    })?;
     match bytes.len() - used {
         0 => Ok(value),
         trailing => Err(DecodeError::Trailing { trailing }),

@@ -7,6 +7,8 @@ pub mod push;
 pub mod relay;
 #[cfg(feature = "push")]
 pub mod status;
+#[cfg(feature = "push")]
+pub mod value;
 
 #[cfg(all(test, feature = "push"))]
 mod golden;

@@ -6,8 +6,8 @@ use patchwire_protocol::{
     app::{Exit, Reload},
     limits,
     message::{
-        inner::{Text, WireDigest},
         push::{AppOptions, Failure, FailureCode, Push},
+        value::{Text, WireDigest},
     },
     session::receiver::{Reloaded, RolledBack},
 };

@@ -8,11 +8,11 @@ use patchwire_protocol::{
     codec::{self, Decode, Encode},
     manifest::Manifest,
     message::{
-        inner::{Text, WireDigest},
         push::{
             Answer, AppOptions, Base, ClientId, ConflictWith, Failure, FailureCode, Push, PushId,
             PushStatus,
         },
+        value::{Text, WireDigest},
     },
     path::RelativePath,
     session::receiver::{conflict, refusal},

@@ -166,8 +166,8 @@ mod tests {
     use patchwire_protocol::{
         app::{AppState, Exit},
         message::{
-            inner::Text,
             push::{ConflictWith, PushId},
+            value::Text,
         },
         path::RelativePath,
     };

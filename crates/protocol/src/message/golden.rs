@@ -12,14 +12,13 @@ use crate::{
     codec::{self, Decode, Encode},
     manifest::{Entry, LinkTarget, ManifestEntry, Mode},
     message::{
-        inner::{
-            AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart, Text, WireDigest,
-        },
+        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart},
         push::{
             AgentTimings, Answer, AppOptions, Base, ClientId, ConflictWith, Environment, Failure,
             FailureCode, Phase, Push, PushId, PushStatus,
         },
         status::{LastPush, LogLine, LogsRequest, Status},
+        value::{Text, WireDigest},
     },
     operation::{Operation, Source},
     path::RelativePath,

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::inner::{Text, WireDigest};
+use super::value::{Text, WireDigest};
 use crate::{
     app::{AppState, ReadyCheck, Reload},
     codec::{self, Decode, Decoder, Encode},

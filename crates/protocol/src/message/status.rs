@@ -1,8 +1,8 @@
 //! The words about the agent and its app between pushes.
 
 use super::{
-    inner::{Text, WireDigest},
     push::{PushId, PushStatus},
+    value::{Text, WireDigest},
 };
 use crate::{
     app::AppState,

@@ -11,10 +11,11 @@ use crate::{
     limits,
     manifest::{Entry, ManifestEntry},
     message::{
-        inner::{AgentMessage, DeveloperMessage, Rebase, SignaturePart, Text, WireDigest},
+        inner::{AgentMessage, DeveloperMessage, Rebase, SignaturePart},
         push::{
             AgentTimings, Answer, Base, ConflictWith, Failure, FailureCode, Phase, Push, PushStatus,
         },
+        value::{Text, WireDigest},
     },
     operation::Operation,
     path::RelativePath,

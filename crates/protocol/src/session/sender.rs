@@ -6,8 +6,9 @@ use crate::{
     limits,
     manifest::{Manifest, ManifestEntry},
     message::{
-        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart, WireDigest},
+        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart},
         push::{Answer, Base, Phase, Push},
+        value::WireDigest,
     },
     operation::Operation,
     path::RelativePath,

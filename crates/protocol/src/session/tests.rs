@@ -22,13 +22,12 @@ use crate::{
     limits,
     manifest::{Entry, LinkTarget, Manifest, ManifestEntry, Mode, tests::path},
     message::{
-        inner::{
-            AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart, Text, WireDigest,
-        },
+        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart},
         push::{
             AppOptions, Base, ClientId, ConflictWith, Failure, FailureCode, Push, PushId,
             PushStatus,
         },
+        value::{Text, WireDigest},
     },
     operation::{self, Operation, Source},
     path::RelativePath,

@@ -15,10 +15,9 @@ use patchwire_protocol::{
     limits,
     manifest::{Entry, ManifestEntry, Mode},
     message::{
-        inner::{
-            AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart, Text, WireDigest,
-        },
+        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart},
         push::{Answer, ConflictWith, Failure, FailureCode, Phase, Push, PushId, PushStatus},
+        value::{Text, WireDigest},
     },
     operation::{Operation, Source},
     session::receiver::refusal,

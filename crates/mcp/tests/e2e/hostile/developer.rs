@@ -12,8 +12,9 @@ use patchwire_protocol::{
     limits,
     manifest::{Entry, LinkTarget, Manifest, ManifestEntry, Mode},
     message::{
-        inner::{AgentMessage, DeveloperMessage, Greeting, Text, WireDigest},
+        inner::{AgentMessage, DeveloperMessage, Greeting},
         push::{Answer, AppOptions, Base, ClientId, FailureCode, Push, PushId, PushStatus},
+        value::{Text, WireDigest},
     },
     operation::{Operation, Source},
 };
