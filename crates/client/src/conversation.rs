@@ -27,10 +27,11 @@ use tokio::{
 };
 
 use crate::{
+    blocking,
     content::{self, ContentError},
     error::ClientError,
     memory::{Memory, Remembered},
-    push::{Progress, join},
+    request::Progress,
     session::Session,
 };
 
@@ -275,7 +276,7 @@ impl Conversation {
         let wants = draft.wants().to_vec();
         let (memory, wanted) = (Arc::clone(&self.plans.memory), wants.clone());
         let digests: Vec<_> = wanted.iter().map(|path| digest(&available, path)).collect();
-        let signatures: HashMap<_, _> = join(tokio::task::spawn_blocking(move || {
+        let signatures: HashMap<_, _> = blocking::run(move || {
             let recalled =
                 |(path, digest): (_, Option<_>)| Some((path, memory.signature(digest?)?));
             wanted
@@ -283,7 +284,7 @@ impl Conversation {
                 .zip(digests)
                 .filter_map(recalled)
                 .collect()
-        }))
+        })
         .await;
         let mut bytes = 0;
         let fits = |path: &RelativePath| {
@@ -366,16 +367,15 @@ impl Conversation {
         if self.plans.target.is_empty() {
             return Err(ClientError::Empty { root });
         }
-        let files = base
-            .entries()
-            .iter()
-            .filter(|entry| !entry.entry.is_directory())
-            .count();
-        let deleted = usize::try_from(counts.deleted).unwrap_or(usize::MAX);
-        if deleted.saturating_mul(2) > files {
+        if counts.deletes_more_than_half(base) {
+            let files = base
+                .entries()
+                .iter()
+                .filter(|entry| !entry.entry.is_directory());
+            let (deleted, managed) = (counts.deleted, files.count() as u64);
             return Err(ClientError::DeletesTooMuch {
                 deleted,
-                managed: files,
+                managed,
                 root,
             });
         }

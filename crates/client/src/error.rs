@@ -83,9 +83,9 @@ pub enum ClientError {
     )]
     DeletesTooMuch {
         /// How many would be deleted.
-        deleted: usize,
+        deleted: u64,
         /// How many there are.
-        managed: usize,
+        managed: u64,
         /// The directory.
         root: PathBuf,
     },

@@ -27,6 +27,7 @@
 //!
 //! `examples/push.rs` in this crate is the same as a program.
 
+mod blocking;
 pub mod config;
 mod connect;
 mod content;
@@ -36,10 +37,11 @@ pub mod links;
 mod memory;
 mod push;
 pub mod report;
+mod request;
 mod session;
 
 pub use connect::{Client, ConnectOptions, LogStream};
 pub use content::ContentError;
 pub use error::{ClientError, ErrorKind};
-pub use push::{Progress, PushRequest};
 pub use report::PushReport;
+pub use request::{Progress, PushRequest};

@@ -15,10 +15,7 @@ use patchwire_protocol::{
     codec::{self, Decode, Encode},
     manifest::{Entry, Manifest},
 };
-
-/// Files from this length on are worth a signature. Shorter ones are sent whole, together in one
-/// compressed stream.
-pub(crate) const SIGNATURE_MIN: u64 = 8 << 10;
+use patchwire_tree::DELTA_MIN;
 
 const MAGIC: &[u8] = b"patchwire memory 1\n";
 
@@ -76,7 +73,7 @@ impl Memory {
             let Entry::File { len, digest, .. } = entry.entry else {
                 continue;
             };
-            if len < SIGNATURE_MIN {
+            if len < DELTA_MIN {
                 continue;
             }
             let name = digest.to_string();

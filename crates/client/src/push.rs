@@ -10,15 +10,16 @@ use patchwire_protocol::{
     limits,
     manifest::Manifest,
     message::{
-        push::{Answer, AppOptions, Base, ClientId, Phase, Push, PushId, PushStatus},
+        push::{Answer, Base, ClientId, Push, PushId, PushStatus},
         value::{Text, WireDigest},
     },
     path::RelativePath,
     session::sender::Outcome,
 };
-use patchwire_tree::{Counts, Scan, ScanOptions, StatCache, SymlinkPolicy};
+use patchwire_tree::{Counts, Scan, StatCache, SymlinkPolicy};
 
 use crate::{
+    blocking,
     connect::Client,
     conversation::{Conversation, End, Plans},
     error::ClientError,
@@ -26,6 +27,7 @@ use crate::{
     report::{
         AgentReport, ByteCounts, FileCounts, PushReport, ReportStatus, ReportedError, Timings,
     },
+    request::{Progress, PushRequest},
     session::Session,
 };
 
@@ -34,65 +36,6 @@ const ATTEMPTS: u32 = 3;
 
 /// How often a push whose connection is lost is sent again under its id.
 const RETRIES: u32 = 5;
-
-/// What to push.
-#[derive(Clone, Debug)]
-pub struct PushRequest {
-    /// The directory.
-    pub root: PathBuf,
-    /// What of it.
-    pub scan: ScanOptions,
-    /// What the developer says of it. Default: nothing.
-    pub message: String,
-    /// Who pushes, for others to read. Default `developer`.
-    pub author: String,
-    /// Whether only to plan, and to say what the push would be about.
-    pub dry_run: bool,
-    /// Whether to replace what another developer pushed, and to delete as much as it takes.
-    pub force: bool,
-    /// How the app is run, where the agent's own flags don't say.
-    pub app: AppOptions,
-    /// A directory of ours for what is remembered between pushes, shared by all deployments.
-    pub state: PathBuf,
-}
-
-impl PushRequest {
-    /// Asks to push `root` as it is, and to remember in `state`.
-    #[must_use]
-    pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
-        Self {
-            root: root.into(),
-            scan: ScanOptions::default(),
-            message: String::new(),
-            author: "developer".to_owned(),
-            dry_run: false,
-            force: false,
-            app: AppOptions::default(),
-            state: state.into(),
-        }
-    }
-}
-
-/// How far a push is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// The directory is being scanned.
-    Scanning {
-        /// Entries found so far.
-        entries: u64,
-        /// Files read so far, and files to read once that is known.
-        files: (u64, u64),
-    },
-    /// Relay and agent are being reached.
-    Connecting,
-    /// Content is being sent.
-    Sending {
-        /// Compressed bytes sent so far.
-        sent: u64,
-    },
-    /// The agent works.
-    Agent(Phase),
-}
 
 impl Client {
     /// Pushes a directory: scans it, sends what the agent lacks, and waits until the app runs it or
@@ -364,7 +307,7 @@ impl PushInProgress<'_> {
         if now.is_none() || (answer.status == PushStatus::NoChanges && !applied) {
             return Ok(());
         }
-        let kept = tokio::task::spawn_blocking(move || {
+        let kept = blocking::run(move || {
             if applied {
                 let manifest = Arc::unwrap_or_clone(target);
                 return memory.remember(&Remembered { epoch, manifest }, &root);
@@ -374,7 +317,7 @@ impl PushInProgress<'_> {
                 .is_some_and(|r| r.epoch == epoch && now == Some(WireDigest(r.manifest.root())));
             if same { Ok(()) } else { memory.forget() }
         });
-        join(kept).await
+        kept.await
     }
 }
 
@@ -444,10 +387,4 @@ fn canonical(root: &Path) -> Result<PathBuf, ClientError> {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Waits for blocking work; a panic in it goes on here.
-pub(crate) async fn join<T>(task: tokio::task::JoinHandle<T>) -> T {
-    task.await
-        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

@@ -91,12 +91,6 @@ impl RelayConnection {
         self.connection.remote_address()
     }
 
-    /// The present estimate of the round trip to the relay.
-    #[must_use]
-    pub fn round_trip(&self) -> Duration {
-        self.connection.rtt()
-    }
-
     /// Opens a stream to the newest agent of the deployment and authenticates it, within ten seconds.
     ///
     /// # Errors

@@ -97,6 +97,16 @@ pub fn plan(base: &Manifest, available: &Manifest, target: &Manifest) -> Draft {
     Draft { plan, wants }
 }
 
+impl Counts {
+    /// Tells whether more than half of the files and links in `base` would be gone, moved ones not
+    /// counted: more likely a wrong root than what the developer wants.
+    #[must_use]
+    pub fn deletes_more_than_half(self, base: &Manifest) -> bool {
+        let files = base.entries().iter().filter(|e| !e.entry.is_directory());
+        self.deleted * 2 > files.count() as u64
+    }
+}
+
 impl Draft {
     /// The files that would better be sent as a delta, if the agent's signature of the file that
     /// stands at the same path were at hand.
@@ -135,14 +145,6 @@ impl Plan {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
-    }
-
-    /// Tells whether more than half of the files and links in `base` would be gone, moved ones not
-    /// counted: more likely a wrong root than what the developer wants.
-    #[must_use]
-    pub fn deletes_more_than_half(&self, base: &Manifest) -> bool {
-        let files = base.entries().iter().filter(|e| !e.entry.is_directory());
-        self.counts.deleted * 2 > files.count() as u64
     }
 }
 
@@ -270,7 +272,7 @@ mod tests {
                 ..
             }
         )));
-        assert!(!plan.deletes_more_than_half(&base));
+        assert!(!plan.counts.deletes_more_than_half(&base));
     }
 
     #[test]
@@ -314,6 +316,7 @@ mod tests {
         assert!(
             plan(&base, &base, &one)
                 .finish(|_| true)
+                .counts
                 .deletes_more_than_half(&base)
         );
         let moved = tree(&[
@@ -324,6 +327,7 @@ mod tests {
         assert!(
             !plan(&base, &base, &moved)
                 .finish(|_| true)
+                .counts
                 .deletes_more_than_half(&base)
         );
     }

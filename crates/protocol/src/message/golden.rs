@@ -298,7 +298,6 @@ fn an_answer() {
         FailureCode::AppExited,
         FailureCode::NotReady,
         FailureCode::ReloadFailed,
-        FailureCode::Interrupted,
     ];
     for (byte, code) in (0..).zip(codes) {
         golden(&code, &[&[byte]]);

@@ -238,8 +238,6 @@ pub enum FailureCode {
     NotReady,
     /// 11: the reload command failed, or the app could not be signalled.
     ReloadFailed,
-    /// 12: the agent ended while the push was being applied, and found it unfinished.
-    Interrupted,
 }
 
 impl FailureCode {
@@ -259,7 +257,6 @@ impl FailureCode {
             Self::AppExited => "app-exited",
             Self::NotReady => "not-ready",
             Self::ReloadFailed => "reload-failed",
-            Self::Interrupted => "interrupted",
         }
     }
 }
