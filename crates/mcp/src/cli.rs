@@ -138,9 +138,10 @@ A deployment link is a secret: who has it may push. What --agent makes of it can
 alone, so that a container that is broken into can't push to others.
 
 Examples:
-  patchwire link shop dev-ana --relay @relay.link > deployment.link
-  patchwire link --agent @deployment.link > agent.link
-  patchwire link --agent > agent.link           from the link recorded for this root"
+  umask 077                                          for your eyes alone, outside what is pushed
+  patchwire link shop dev-ana --relay @relay.link > ~/deployment.link
+  patchwire link --agent @$HOME/deployment.link > ~/agent.link
+  patchwire link --agent > ~/agent.link              from the link recorded for this root"
 )]
 pub(crate) struct Link {
     /// The app's name

@@ -241,8 +241,8 @@ impl Plan {
         lines.push(format!("{} uses {link}", self.root.display()));
         lines.push(
             "
-For the agent, make a link that can't push, and take it to the app's machine:
-    patchwire link --agent > agent.link
+For the agent, make a link that can't push, outside this directory, and take it to the app's machine:
+    (umask 077; patchwire link --agent > ~/agent.link)
 There, start the app under the agent, in the directory it runs in:
     patchwire-agent run --link @agent.link --root DIR -- COMMAND…
 Then, from here:
