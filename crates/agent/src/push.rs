@@ -9,13 +9,14 @@ use std::{
 use patchwire_protocol::{
     limits,
     message::{
-        inner::{AgentMessage, DeveloperMessage, SignaturePart},
+        inner::{AgentMessage, DeveloperMessage, SignaturePart, Text},
         push::{Answer, Failure, FailureCode, Push},
     },
     operation::Operation,
     path::RelativePath,
     session::receiver::{Input, Offer, Output, Receiver, StageFailure, Verdict, refusal},
 };
+use patchwire_transport::ReceiveError;
 use patchwire_tree::{StageError, Staged};
 use tokio::{
     sync::{OwnedMutexGuard, mpsc},
@@ -93,10 +94,7 @@ impl Taking {
                 message = self.reader.receive(), if self.writer.is_some() => match message {
                     Ok(Some(message)) => self.handle(Input::Message(message)),
                     Ok(None) => self.developer_is_gone(),
-                    Err(error) => {
-                        tracing::debug!(%error, "the developer's stream broke");
-                        self.developer_is_gone();
-                    }
+                    Err(error) => self.developer_broke_off(&error).await,
                 },
                 staged = joined(&mut self.staging) => {
                     self.staging = None;
@@ -337,6 +335,19 @@ impl Taking {
         if self.writer.take().is_some() && !self.receiver.is_whole() {
             self.handle(Input::Message(DeveloperMessage::Abort));
         }
+    }
+
+    /// A developer that says what is no message is told so, as nothing it says can be read any more.
+    async fn developer_broke_off(&mut self, error: &ReceiveError) {
+        if error.is_misbehaviour() {
+            let what = failure::chain(error);
+            tracing::warn!(error = what, "a developer misbehaves");
+            self.send(&AgentMessage::Misunderstood(Text::cut(what)))
+                .await;
+        } else {
+            tracing::debug!(%error, "the developer's stream broke");
+        }
+        self.developer_is_gone();
     }
 
     async fn finish(&mut self) {

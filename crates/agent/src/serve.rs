@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     deployment::Deployment,
+    failure,
     output::{Line, Stream},
     push,
 };
@@ -55,8 +56,9 @@ pub(crate) async fn serve(deployment: Arc<Deployment>, incoming: IncomingStream)
         Ok(Some(_)) => misunderstood(&mut writer, "a conversation doesn't begin so").await,
         Ok(None) => Ok(()),
         Err(error) if error.is_misbehaviour() => {
-            tracing::warn!(%error, "a developer misbehaves");
-            misunderstood(&mut writer, &error.to_string()).await
+            let what = failure::chain(&error);
+            tracing::warn!(error = what, "a developer misbehaves");
+            misunderstood(&mut writer, &what).await
         }
         Err(error) => return tracing::debug!(%error, "a developer's stream broke"),
     };

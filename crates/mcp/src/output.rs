@@ -57,7 +57,10 @@ pub(crate) fn failure(failure: &Failure, json: bool) -> ExitCode {
     if json {
         print_error(failure.code, &failure.message());
     }
-    complain(&format!("patchwire: {}\n", failure.message()));
+    // It may repeat what the agent or the relay said.
+    let message = failure.message();
+    let lines: Vec<_> = message.lines().map(words::foreign).collect();
+    complain(&format!("patchwire: {}\n", lines.join("\n")));
     failure.exit_code.into()
 }
 

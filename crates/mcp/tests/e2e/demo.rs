@@ -1,5 +1,7 @@
 //! `patchwire demo` as someone sees it who has just installed it, and what it leaves behind.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use std::{
     fs,
     os::unix::{ffi::OsStrExt, process::CommandExt},
@@ -9,7 +11,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::world::{Process, World, eventually, get};
+use crate::world::{Process, World, get, wait_until};
 
 #[test]
 fn the_demo_shows_three_acts_and_leaves_nothing() {
@@ -101,7 +103,7 @@ fn a_kept_demo_goes_on_until_it_is_ended_as_it_says() {
     // Relay, agent, the agent's guard and the app: otherwise nobody looks in the right place.
     assert_eq!(demo.processes().len(), 4, "{:?}", demo.processes());
     demo.shell(line("kill "));
-    eventually("no process is left", || demo.processes().is_empty());
+    wait_until("no process is left", || demo.processes().is_empty());
     assert_eq!(demo.files().len(), 1, "{:?}", demo.files());
     demo.shell(line("rm -r "));
     demo.assert_nothing_left();
@@ -145,7 +147,7 @@ impl Demo {
     #[track_caller]
     fn assert_nothing_left(&self) {
         // The agent's guard ends by itself, right after the agent.
-        eventually("no process is left", || self.processes().is_empty());
+        wait_until("no process is left", || self.processes().is_empty());
         assert_eq!(self.files(), [] as [PathBuf; 0]);
     }
 

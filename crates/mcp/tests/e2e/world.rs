@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use patchwire_transport::{DeploymentLink, RelayLink};
 use serde_json::Value;
 
 /// How long to wait for what has to happen. Far more than it takes, as machines may be slow.
@@ -142,6 +143,26 @@ pub(crate) struct Link {
     pub(crate) agent: PathBuf,
 }
 
+impl Link {
+    /// Writes a link that was not made by the command line to files called `name`.
+    pub(crate) fn write(world: &World, name: &str, link: &DeploymentLink) -> Self {
+        let [full, agent] =
+            ["link", "agent-link"].map(|kind| world.path(&format!("{name}.{kind}")));
+        fs::write(&full, &*link.expose()).unwrap();
+        fs::write(&agent, &*link.narrow().expose()).unwrap();
+        Self { full, agent }
+    }
+
+    /// The full link, to act as either end.
+    pub(crate) fn read(&self) -> DeploymentLink {
+        fs::read_to_string(&self.full)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap()
+    }
+}
+
 /// What a push came to.
 #[derive(Debug)]
 pub(crate) struct Pushed {
@@ -179,6 +200,11 @@ impl Pushed {
         assert_eq!(self.json["status"], status, "{self:#?}");
         assert_eq!(self.status.code(), Some(exit), "{self:#?}");
         self
+    }
+
+    /// The sentence that says what went wrong.
+    pub(crate) fn message(&self) -> &str {
+        self.json["error"]["message"].as_str().unwrap()
     }
 
     /// Checks that nothing came to be applied: the error's code and the exit status.
@@ -272,6 +298,13 @@ impl Process {
         rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
+    /// Checks that it runs, and that nothing in it panicked.
+    #[track_caller]
+    pub(crate) fn assert_well(&mut self) {
+        assert_eq!(self.child.try_wait().unwrap(), None, "{}", self.output());
+        assert!(!self.output().contains("panicked"), "{}", self.output());
+    }
+
     /// kill -9, and waits for its end.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
@@ -352,7 +385,13 @@ impl Relay {
         }
     }
 
-    /// Starts it again on its port with its state; it has ended before.
+    /// Its own link.
+    pub(crate) fn link(&self) -> RelayLink {
+        let link = fs::read_to_string(&self.link_file).unwrap();
+        link.trim().parse().unwrap()
+    }
+
+    /// Starts it again on its port with its state.
     pub(crate) fn restart(self, world: &World) -> Self {
         let name = self.state.file_name().unwrap().to_str().unwrap().to_owned();
         let port = self.port;
@@ -367,7 +406,15 @@ pub(crate) struct Agent {
     pub(crate) root: PathBuf,
 }
 
+/// An app that costs nothing, says when it starts, and ends when it is told to.
+pub(crate) const IDLE: [&str; 3] = ["sh", "-c", "echo app-started; exec sleep 1000"];
+
 impl Agent {
+    /// Starts an agent with an app that costs nothing and is ready at once.
+    pub(crate) fn idle(world: &World, link: &Link, root: &Path) -> Self {
+        Self::start(world, link, root, &["--ready", "alive:1ms"], &IDLE)
+    }
+
     /// Starts an agent with these options before the `--` and this command after it, and waits
     /// until it has attached to the relay.
     pub(crate) fn start<S: AsRef<OsStr>>(
@@ -405,13 +452,24 @@ impl Agent {
     }
 }
 
-/// Waits for what no event tells of, such as the end of a process that isn't ours.
+/// Whether a process that is not our child runs. One that has ended and that nobody has waited for
+/// does not.
+pub(crate) fn is_running(pid: u64) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    // The name may hold anything, so what follows its last bracket counts.
+    !matches!(stat.rsplit_once(") ").unwrap().1.as_bytes()[0], b'Z' | b'X')
+}
+
+/// Waits for what nobody tells us of: the end of a process that is not our child, a file of another
+/// process. For everything else there is an event.
 #[track_caller]
-pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never came to be: {what}");
-        std::thread::park_timeout(Duration::from_millis(20));
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: never");
+        std::thread::park_timeout(Duration::from_millis(2));
     }
 }
 
@@ -435,6 +493,20 @@ pub(crate) fn get(port: u16) -> String {
     stream.read_to_string(&mut response).unwrap();
     let (_, body) = response.split_once("\r\n\r\n").unwrap();
     body.to_owned()
+}
+
+/// Bytes that don't compress, always the same.
+pub(crate) fn noise(len: usize) -> Vec<u8> {
+    // Xorshift (Marsaglia 2003).
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = vec![0; len];
+    for chunk in bytes.chunks_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        chunk.copy_from_slice(&state.to_le_bytes()[..chunk.len()]);
+    }
+    bytes
 }
 
 /// What stands at a path, as far as a push covers it.

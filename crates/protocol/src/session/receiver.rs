@@ -358,9 +358,9 @@ impl Receiver {
                     path_bytes,
                 },
                 DeveloperMessage::Operations(more),
-            ) => self.take_operations(push, operations, path_bytes, more),
+            ) if !more.is_empty() => self.take_operations(push, operations, path_bytes, more),
             (State::Staging { push, open: true }, DeveloperMessage::Content(bytes)) => {
-                if bytes.len() > limits::CONTENT_PART {
+                if bytes.is_empty() || bytes.len() > limits::CONTENT_PART {
                     return self.misunderstood(format!("{} bytes of content", bytes.len()));
                 }
                 self.outputs.push_back(Output::Content(bytes));

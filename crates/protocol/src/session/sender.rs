@@ -244,7 +244,7 @@ impl Sender {
                     path_bytes,
                 },
                 AgentMessage::Entries(more),
-            ) => self.offered(rebase, entries, path_bytes, more),
+            ) if !more.is_empty() => self.offered(rebase, entries, path_bytes, more),
             (
                 State::Signing {
                     base,
@@ -340,7 +340,8 @@ impl Sender {
         part: SignaturePart,
     ) -> State {
         let bytes = bytes + part.bytes.len() as u64;
-        if part.index as usize != done || bytes > limits::SIGNATURE {
+        let is_empty = part.bytes.is_empty() && !part.last;
+        if part.index as usize != done || bytes > limits::SIGNATURE || is_empty {
             return self.misbehaved(format!(
                 "part of signature {} after {done} whole ones, {bytes} bytes in all",
                 part.index

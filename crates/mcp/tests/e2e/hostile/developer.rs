@@ -1,0 +1,798 @@
+//! A developer with a valid link who does not keep to the protocol.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use patchwire_delta::Digest;
+use patchwire_protocol::{
+    limits,
+    manifest::{Entry, LinkTarget, Manifest, ManifestEntry, Mode},
+    message::{
+        inner::{AgentMessage, DeveloperMessage, Greeting, Text, WireDigest},
+        push::{Answer, AppOptions, Base, ClientId, FailureCode, Push, PushId, PushStatus},
+    },
+    operation::{Operation, Source},
+};
+use patchwire_transport::{FrameReader, InnerStream, RelayConnection, Role, random_u64};
+use tokio::{
+    io::{AsyncWriteExt, ReadHalf, WriteHalf},
+    time::timeout,
+};
+
+use super::frame;
+use crate::world::{Agent, Link, PATIENCE, Relay, World, assert_same_tree, tree};
+
+/// A deployment that was pushed to once, and a developer's own connection to it.
+struct Deployed {
+    world: World,
+    relay: Relay,
+    link: Link,
+    agent: Agent,
+    source: PathBuf,
+    /// What stands.
+    tree: Manifest,
+    /// The push that made it stand.
+    push_id: PushId,
+    developer: RelayConnection,
+}
+
+impl Deployed {
+    async fn new() -> Self {
+        let world = World::new();
+        let relay = Relay::start(&world);
+        let link = world.link(&relay, "shop", "dev");
+        let source = world.path("source");
+        fs::create_dir_all(source.join("d")).unwrap();
+        for (path, content) in [("d/x", "x\n"), ("keep", "keep\n")] {
+            fs::write(source.join(path), content).unwrap();
+            let mode = fs::Permissions::from_mode(0o644);
+            fs::set_permissions(source.join(path), mode).unwrap();
+        }
+        fs::set_permissions(source.join("d"), fs::Permissions::from_mode(0o755)).unwrap();
+        let tree = vec![directory("d"), file("d/x", b"x\n"), file("keep", b"keep\n")];
+        // One level deeper than the rest, so that what leaves the root is seen.
+        let agent = Agent::idle(&world, &link, &world.path("around/target"));
+        let pushed = world.push(&link, &source).expect("done");
+        let full = link.read();
+        let developer = RelayConnection::connect(&full, Role::Developer, "eve", PATIENCE);
+        let deployed = Self {
+            tree: Manifest::from_unsorted(tree).unwrap(),
+            push_id: pushed.push_id().parse().unwrap(),
+            developer: developer.await.unwrap(),
+            world,
+            relay,
+            link,
+            agent,
+            source,
+        };
+        let (_, greeting) = deployed.open().await;
+        assert_eq!(greeting.root, Some(WireDigest(deployed.tree.root())));
+        deployed
+    }
+
+    /// Opens a stream, and hears the greeting.
+    async fn open(&self) -> (Stream, Greeting) {
+        let stream = self.developer.open().await.unwrap();
+        let (read, writer) = tokio::io::split(stream);
+        let mut stream = Stream {
+            reader: FrameReader::new(read, limits::FRAME),
+            writer,
+        };
+        match stream.hear().await {
+            Some(AgentMessage::Greeting(greeting)) => (stream, greeting),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The first message of a push from what stands to `target`.
+    async fn header(&self, target: &Manifest, operations: &[Operation]) -> Push {
+        let (_, greeting) = self.open().await;
+        Push {
+            push_id: PushId(u128::from(random_u64().unwrap()).to_be_bytes()),
+            client: ClientId([0xee; 16]),
+            author: Text::cut("eve"),
+            message: Text::default(),
+            epoch: greeting.epoch,
+            base: Base::Committed(greeting.root.unwrap()),
+            target: WireDigest(target.root()),
+            operations: operations.len() as u64,
+            expires_ms: greeting.clock_ms + 120_000,
+            force: false,
+            links_may_leave: false,
+            app: AppOptions::default(),
+        }
+    }
+
+    /// What stands with these entries put into it.
+    fn with(&self, entries: &[ManifestEntry]) -> Manifest {
+        let all = self.tree.entries().iter().chain(entries).cloned();
+        Manifest::from_unsorted(all.collect()).unwrap()
+    }
+
+    /// Says this, and hears how it ends.
+    async fn say(&self, frames: &[Vec<u8>]) -> Ended {
+        let (mut stream, _) = self.open().await;
+        for frame in frames {
+            // An agent that has heard enough says so and listens no more.
+            if stream.write(frame).await.is_err() {
+                break;
+            }
+        }
+        stream.end().await
+    }
+
+    /// Waits until no push is being taken, and gives the root that stands.
+    async fn settled(&self) -> Digest {
+        let mut push = self.header(&Manifest::default(), &[]).await;
+        push.base = Base::Unknown;
+        push.force = true;
+        let (mut stream, _) = self.open().await;
+        stream
+            .write(&frame(&DeveloperMessage::Push(Box::new(push))))
+            .await
+            .unwrap();
+        loop {
+            match stream.hear().await {
+                Some(AgentMessage::Rebase(_)) => break,
+                Some(AgentMessage::Progress(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        stream
+            .write(&frame(&DeveloperMessage::Abort))
+            .await
+            .unwrap();
+        stream.end().await;
+        let (_, greeting) = self.open().await;
+        greeting.root.unwrap().0
+    }
+
+    /// Checks that nothing changed, inside the root and around it, and that everybody is well.
+    #[track_caller]
+    fn assert_untouched(&mut self, after: &str) {
+        assert_eq!(tree(&self.agent.root), tree(&self.source), "after {after}");
+        self.assert_nothing_outside(after);
+        self.agent.process.assert_well();
+        self.relay.process.assert_well();
+    }
+
+    #[track_caller]
+    fn assert_nothing_outside(&self, after: &str) {
+        let around = fs::read_dir(self.world.path("around")).unwrap();
+        assert_eq!(around.count(), 1, "after {after}");
+        assert!(!self.world.path("escaped").exists(), "after {after}");
+        assert!(!Path::new("/patchwire-escaped").exists(), "after {after}");
+    }
+
+    /// Checks that a developer who means well gets through.
+    fn assert_pushes_work(&mut self) {
+        fs::write(self.source.join("keep"), "and on it goes\n").unwrap();
+        let pushed = self.world.push(&self.link, &self.source);
+        pushed.expect("done");
+        assert_same_tree(&self.source, &self.agent.root);
+        self.assert_untouched("all of it");
+    }
+}
+
+struct Stream {
+    reader: FrameReader<ReadHalf<InnerStream>>,
+    writer: WriteHalf<InnerStream>,
+}
+
+/// How the agent ended a conversation.
+#[derive(Debug)]
+enum Ended {
+    Answered(Box<Answer>),
+    Misunderstood(String),
+    /// Without a word.
+    Silently,
+}
+
+impl Stream {
+    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.writer.write_all(bytes).await?;
+        self.writer.flush().await
+    }
+
+    /// The agent's next message, if it says anything more.
+    async fn hear(&mut self) -> Option<AgentMessage> {
+        let heard = timeout(PATIENCE, self.reader.receive()).await;
+        heard
+            .expect("the agent says something or ends")
+            .ok()
+            .flatten()
+    }
+
+    async fn end(mut self) -> Ended {
+        while let Some(message) = self.hear().await {
+            match message {
+                AgentMessage::Answer(answer) => return Ended::Answered(answer),
+                AgentMessage::Misunderstood(what) => {
+                    return Ended::Misunderstood(what.as_str().to_owned());
+                }
+                AgentMessage::Progress(_) | AgentMessage::Rebase(_) | AgentMessage::Entries(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        Ended::Silently
+    }
+}
+
+impl Ended {
+    /// Checks that it was refused so, in words fit for a terminal.
+    #[track_caller]
+    fn expect(self, case: &str, expected: &Refused) {
+        let words = match (&self, expected) {
+            (Self::Misunderstood(what), Refused::Misunderstood(part)) => {
+                assert!(what.contains(part), "{case}: {what}");
+                what.clone()
+            }
+            (Self::Answered(answer), Refused::Answered(status, code)) => {
+                let failure = answer.failure.as_ref().unwrap();
+                assert_eq!(
+                    (answer.status, failure.code),
+                    (*status, *code),
+                    "{case}: {answer:?}"
+                );
+                failure.message.as_str().to_owned()
+            }
+            _ => panic!("{case}: {self:?} instead of {expected:?}"),
+        };
+        assert!(words.len() > 10, "{case}: {words}");
+        assert!(!words.contains(char::is_control), "{case}: {words:?}");
+    }
+}
+
+#[derive(Debug)]
+enum Refused {
+    /// With these words among others.
+    Misunderstood(&'static str),
+    Answered(PushStatus, FailureCode),
+}
+
+const INVALID: Refused = Refused::Answered(PushStatus::Failed, FailureCode::Invalid);
+
+fn file(path: &str, content: &[u8]) -> ManifestEntry {
+    let entry = Entry::File {
+        mode: Mode::from_bits(0o644),
+        len: content.len() as u64,
+        digest: Digest::of(content),
+    };
+    ManifestEntry {
+        path: path.try_into().unwrap(),
+        entry,
+    }
+}
+
+fn directory(path: &str) -> ManifestEntry {
+    let entry = Entry::Directory {
+        mode: Mode::from_bits(0o755),
+    };
+    ManifestEntry {
+        path: path.try_into().unwrap(),
+        entry,
+    }
+}
+
+fn link(path: &str, target: &[u8]) -> ManifestEntry {
+    let target = LinkTarget::new(target).unwrap();
+    ManifestEntry {
+        path: path.try_into().unwrap(),
+        entry: Entry::Symlink { target },
+    }
+}
+
+fn put(entry: ManifestEntry, source: Source) -> Operation {
+    Operation::Put {
+        path: entry.path,
+        entry: entry.entry,
+        source,
+    }
+}
+
+/// `DeveloperMessage::Operations` of one `Put` of a whole file, whatever its path and mode.
+fn raw_put(path: &[u8], mode: u16, content: &[u8]) -> Vec<u8> {
+    let digest = *Digest::of(content).as_bytes();
+    let entry = (0_u8, mode, content.len() as u64, digest);
+    let put = (1_u32, path.to_vec(), entry, 1_u32);
+    frame(&(1_u32, vec![put]))
+}
+
+fn operations(operations: &[Operation]) -> Vec<u8> {
+    frame(&DeveloperMessage::Operations(operations.to_vec()))
+}
+
+fn push_frame(push: &Push) -> Vec<u8> {
+    frame(&DeveloperMessage::Push(Box::new(push.clone())))
+}
+
+/// The content stream in as many messages as it takes, and its end.
+fn content(compressed: &[u8]) -> Vec<Vec<u8>> {
+    let pieces = compressed.chunks(limits::CONTENT_PART);
+    let pieces = pieces.map(|piece| frame(&DeveloperMessage::Content(piece.to_vec())));
+    pieces
+        .chain([frame(&DeveloperMessage::ContentEnd)])
+        .collect()
+}
+
+fn compress(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 3).unwrap()
+}
+
+/// As many zeros, compressed.
+fn zeros(len: u64) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    let piece = vec![0; 1 << 20];
+    for _ in 0..len >> 20 {
+        encoder.write_all(&piece).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paths_that_lead_elsewhere_are_refused() {
+    let mut deployed = Deployed::new().await;
+    let (new, text) = (file("new", b"new\n"), b"new\n");
+    // That the raw form below is what a real push sends, but for the path.
+    let typed = operations(&[put(new.clone(), Source::Whole)]);
+    assert_eq!(raw_put(b"new", 0o644, text), typed);
+
+    let escaped = deployed.world.path("escaped");
+    let absolute = escaped.as_os_str().as_encoded_bytes();
+    let paths: [&[u8]; 13] = [
+        b"../escaped",
+        b"d/../../escaped",
+        b"..",
+        b".",
+        b"",
+        b"d//escaped",
+        b"/patchwire-escaped",
+        absolute,
+        b".patchwire/push_id",
+        b".patchwire",
+        b"new\nline",
+        b"red\x1b[31m",
+        b"nul\0",
+    ];
+    let operations = [put(new.clone(), Source::Whole)];
+    let header = push_frame(&deployed.header(&deployed.with(&[new]), &operations).await);
+    for path in paths {
+        let case = path.escape_ascii().to_string();
+        let frames = [header.clone(), raw_put(path, 0o644, text)];
+        let ended = deployed.say(&frames).await;
+        ended.expect(&case, &Refused::Misunderstood(""));
+        deployed.settled().await;
+        deployed.assert_untouched(&case);
+
+        // As what is to be deleted, as a basis, and as what is to be signed.
+        let delete = frame(&(1_u32, vec![(0_u32, path.to_vec())]));
+        let entry = (0_u8, 0o644_u16, 4_u64, *Digest::of(text).as_bytes());
+        let copy = frame(&(
+            1_u32,
+            vec![(1_u32, b"new".to_vec(), entry, (3_u32, path.to_vec()))],
+        ));
+        let sign = frame(&(4_u32, vec![path.to_vec()]));
+        for raw in [delete, copy, sign] {
+            let ended = deployed.say(&[header.clone(), raw]).await;
+            ended.expect(&case, &Refused::Misunderstood(""));
+        }
+    }
+    // A mode that would make a program run as its owner.
+    let ended = deployed.say(&[header, raw_put(b"new", 0o4755, text)]).await;
+    ended.expect("setuid", &Refused::Misunderstood("mode"));
+    deployed.settled().await;
+    deployed.assert_untouched("a mode");
+    deployed.assert_pushes_work();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_lead_nobody_out_of_the_root() {
+    let mut deployed = Deployed::new().await;
+    let leaves = Refused::Answered(PushStatus::Failed, FailureCode::LinkLeavesRoot);
+    for target in ["../escaped", "/etc", "d/../../escaped"] {
+        let entry = link("link", target.as_bytes());
+        let puts = [put(entry.clone(), Source::None)];
+        let push = deployed.header(&deployed.with(&[entry]), &puts).await;
+        let ended = deployed.say(&[push_frame(&push), operations(&puts)]).await;
+        ended.expect(target, &leaves);
+        deployed.assert_untouched(target);
+    }
+    // A file inside of what is a link in the same push.
+    let puts = [
+        put(link("link", b"d"), Source::None),
+        put(file("link/inside", b"new\n"), Source::Whole),
+    ];
+    let target = deployed.with(&[link("link", b"d")]);
+    let push = deployed.header(&target, &puts).await;
+    let mut frames = vec![push_frame(&push), operations(&puts)];
+    frames.extend(content(&compress(b"new\n")));
+    deployed
+        .say(&frames)
+        .await
+        .expect("inside a link", &INVALID);
+    deployed.assert_untouched("inside a link");
+
+    // A directory that someone on the other side has made a link in the meantime.
+    let elsewhere = deployed.world.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("x"), "not to be touched\n").unwrap();
+    let d = deployed.agent.root.join("d");
+    fs::remove_dir_all(&d).unwrap();
+    symlink(&elsewhere, &d).unwrap();
+    fs::write(deployed.source.join("d/x"), "changed\n").unwrap();
+    let pushed = deployed.world.push(&deployed.link, &deployed.source);
+    pushed.expect("done");
+    assert_eq!(
+        fs::read(elsewhere.join("x")).unwrap(),
+        b"not to be touched\n"
+    );
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1);
+    deployed.assert_pushes_work();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pushes_that_contradict_themselves_are_refused() {
+    let mut deployed = Deployed::new().await;
+    let text = b"new content\n";
+    let new = file("new", text);
+    let whole = put(new.clone(), Source::Whole);
+    let delete = |path: &str| Operation::Delete {
+        path: path.try_into().unwrap(),
+    };
+    let target = deployed.with(std::slice::from_ref(&new));
+    let good = compress(text);
+    let garbage = crate::world::noise(1000);
+    let bomb = zeros(256 << 20);
+    let mut wide = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    wide.window_log(27).unwrap();
+    wide.write_all(&crate::world::noise(200_000)).unwrap();
+    let wide = wide.finish().unwrap();
+
+    // What is announced, what is sent, and the content.
+    let delta = |basis: &str| Source::Delta {
+        basis: basis.try_into().unwrap(),
+    };
+    let copy = |from: &str| Source::Copy {
+        from: from.try_into().unwrap(),
+    };
+    let cases: Vec<(&str, Vec<Operation>, &[u8])> = vec![
+        ("nothing there to delete", vec![delete("nothing")], b""),
+        ("a directory that is not empty", vec![delete("d")], b""),
+        (
+            "two for one path",
+            vec![whole.clone(), whole.clone()],
+            &good,
+        ),
+        (
+            "made and deleted",
+            vec![delete("keep"), put(file("keep", text), Source::Whole)],
+            &good,
+        ),
+        (
+            "no directory",
+            vec![put(file("no/new", text), Source::Whole)],
+            &good,
+        ),
+        (
+            "inside a file",
+            vec![put(file("keep/new", text), Source::Whole)],
+            &good,
+        ),
+        (
+            "a file without content",
+            vec![put(new.clone(), Source::None)],
+            b"",
+        ),
+        (
+            "a directory with content",
+            vec![put(directory("new"), Source::Whole)],
+            &good,
+        ),
+        (
+            "another root",
+            vec![put(file("other", text), Source::Whole)],
+            &good,
+        ),
+        (
+            "a copy of nothing",
+            vec![put(new.clone(), copy("nothing"))],
+            b"",
+        ),
+        (
+            "a copy of something else",
+            vec![put(new.clone(), copy("keep"))],
+            b"",
+        ),
+        (
+            "a delta on nothing",
+            vec![put(new.clone(), delta("nothing"))],
+            &good,
+        ),
+        (
+            "a delta on a directory",
+            vec![put(new.clone(), delta("d"))],
+            &good,
+        ),
+        (
+            "a delta that is none",
+            vec![put(new.clone(), delta("keep"))],
+            &good,
+        ),
+        ("no content", vec![whole.clone()], b""),
+        ("content that is garbage", vec![whole.clone()], &garbage),
+        (
+            "content cut in its middle",
+            vec![whole.clone()],
+            &good[..good.len() / 2],
+        ),
+        ("a bomb", vec![whole.clone()], &bomb),
+        (
+            "a bomb for a delta",
+            vec![put(new.clone(), delta("keep"))],
+            &bomb,
+        ),
+        ("a window that is too wide", vec![whole.clone()], &wide),
+    ];
+    let (short, long, other) = (
+        compress(&text[..5]),
+        compress(b"new content\nand more"),
+        compress(b"NEW CONTENT\n"),
+    );
+    let cases = cases.into_iter().chain([
+        ("content too short", vec![whole.clone()], &short[..]),
+        ("content too long", vec![whole.clone()], &long),
+        ("other content", vec![whole.clone()], &other),
+    ]);
+    for (case, sent, stream) in cases {
+        let mut push = deployed.header(&target, &sent).await;
+        push.force = true;
+        let mut frames = vec![push_frame(&push), operations(&sent)];
+        let is_sent = |operation: &Operation| matches!(operation, Operation::Put { source, .. } if source.is_sent());
+        if sent.iter().any(is_sent) {
+            frames.extend(content(stream));
+        }
+        deployed.say(&frames).await.expect(case, &INVALID);
+        deployed.settled().await;
+        deployed.assert_untouched(case);
+    }
+    let peak = peak_memory(deployed.agent.process.child.id());
+    assert!(peak < 256 << 20, "{peak} bytes");
+    deployed.assert_pushes_work();
+}
+
+/// The most memory that a process ever had, in bytes.
+fn peak_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    let kilobytes = line.split_whitespace().nth(1).unwrap();
+    kilobytes.parse::<u64>().unwrap() << 10
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_that_may_not_be_are_refused() {
+    let mut deployed = Deployed::new().await;
+    let text = b"new content\n";
+    let new = file("new", text);
+    let sent = [put(new.clone(), Source::Whole)];
+    let push = deployed.header(&deployed.with(&[new]), &sent).await;
+    let other = WireDigest(Digest::of(b"another"));
+    let failed = |code| Refused::Answered(PushStatus::Failed, code);
+    let conflict = || Refused::Answered(PushStatus::Conflict, FailureCode::Conflict);
+    let with = |change: &dyn Fn(&mut Push)| {
+        let mut push = push.clone();
+        change(&mut push);
+        push
+    };
+    let cases = [
+        (
+            "expired",
+            with(&|push| push.expires_ms = 1),
+            failed(FailureCode::Expired),
+        ),
+        (
+            "another's push id",
+            with(&|push| push.push_id = deployed.push_id),
+            failed(FailureCode::PushIdTaken),
+        ),
+        (
+            "another base",
+            with(&|push| push.base = Base::Committed(other)),
+            conflict(),
+        ),
+        ("another epoch", with(&|push| push.epoch ^= 1), conflict()),
+        (
+            "nothing was offered",
+            with(&|push| push.base = Base::Offered(other)),
+            conflict(),
+        ),
+        (
+            "operations on nothing",
+            with(&|push| push.base = Base::Unknown),
+            INVALID,
+        ),
+        (
+            "too many operations",
+            with(&|push| push.operations = u64::MAX),
+            INVALID,
+        ),
+        (
+            "fewer operations than come",
+            with(&|push| push.operations = 0),
+            Refused::Misunderstood("operations"),
+        ),
+    ];
+    for (case, push, expected) in cases {
+        let mut frames = vec![push_frame(&push), operations(&sent)];
+        frames.extend(content(&compress(text)));
+        let ended = deployed.say(&frames).await;
+        match (case, &ended) {
+            // Refused as soon as its header is read, or once its operations come.
+            ("fewer operations than come", Ended::Answered(answer)) => {
+                assert_eq!(answer.status, PushStatus::Failed);
+            }
+            _ => ended.expect(case, &expected),
+        }
+        deployed.settled().await;
+        deployed.assert_untouched(case);
+    }
+    deployed.assert_pushes_work();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_message_is_answered_and_ends_the_stream() {
+    let mut deployed = Deployed::new().await;
+    let new = file("new", b"new\n");
+    let sent = [put(new.clone(), Source::Whole)];
+    let push = push_frame(&deployed.header(&deployed.with(&[new]), &sent).await);
+    let list = operations(&sent);
+    let endless = frame(&DeveloperMessage::Operations(Vec::new()));
+    let many = operations(&vec![sent[0].clone(); limits::BATCH + 1]);
+    let noise = crate::world::noise(limits::CONTENT_PART + 1);
+    let large = frame(&DeveloperMessage::Content(noise));
+    let trailing = frame(&(DeveloperMessage::Status, 0_u8));
+    let end = frame(&DeveloperMessage::ContentEnd);
+    let empty = frame(&DeveloperMessage::Content(Vec::new()));
+    let unknown = frame(&200_u32);
+    // As many elements as 64 bits hold, of which none is there.
+    let announced = frame(&(1_u32, u64::MAX));
+    let cases: Vec<(&str, Vec<&Vec<u8>>)> = vec![
+        ("content first", vec![&large]),
+        ("an end first", vec![&end]),
+        ("operations first", vec![&list]),
+        ("a message nobody knows", vec![&unknown]),
+        ("the same in a push", vec![&push, &unknown]),
+        (
+            "an element count beyond all bounds",
+            vec![&push, &announced],
+        ),
+        ("two pushes in one", vec![&push, &push]),
+        ("operations without end", vec![&push, &endless]),
+        ("content where operations should be", vec![&push, &end]),
+        ("more than fits", vec![&push, &list, &large]),
+        ("content of nothing", vec![&push, &list, &empty]),
+        ("operations after the operations", vec![&push, &list, &list]),
+        ("too many at once", vec![&push, &many]),
+    ];
+    for (case, frames) in cases {
+        let frames: Vec<_> = frames.into_iter().cloned().collect();
+        let ended = deployed.say(&frames).await;
+        ended.expect(case, &Refused::Misunderstood(""));
+        deployed.settled().await;
+        deployed.assert_untouched(case);
+    }
+    let raw: [(&str, Vec<u8>, &str); 4] = [
+        (
+            "a frame of 4 GiB",
+            u32::MAX.to_be_bytes().to_vec(),
+            "4294967295",
+        ),
+        ("an empty frame", vec![0; 4], "message"),
+        ("a byte too much", trailing, "message"),
+        (
+            "a message that is cut",
+            [&[0, 0, 0, 2][..], &list[4..6]].concat(),
+            "message",
+        ),
+    ];
+    for (case, bytes, words) in raw {
+        for frames in [vec![bytes.clone()], vec![push.clone(), bytes.clone()]] {
+            let ended = deployed.say(&frames).await;
+            ended.expect(case, &Refused::Misunderstood(words));
+            deployed.settled().await;
+            deployed.assert_untouched(case);
+        }
+    }
+    deployed.assert_pushes_work();
+}
+
+/// What a real push says, in the end of which the tree is `target`.
+async fn recorded(deployed: &Deployed) -> (Manifest, Vec<u8>) {
+    let text = b"a new file\n";
+    let entries = [directory("sub"), file("sub/new", text)];
+    let target = deployed.with(&entries);
+    let [sub, new] = entries;
+    let sent = [put(sub, Source::None), put(new, Source::Whole)];
+    let mut push = deployed.header(&target, &sent).await;
+    push.author = Text::cut("eve");
+    let frames = [
+        vec![push_frame(&push), operations(&sent)],
+        content(&compress(text)),
+    ]
+    .concat();
+    (target, frames.concat())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_is_cut_anywhere_leaves_nothing() {
+    let mut deployed = Deployed::new().await;
+    let (_, bytes) = recorded(&deployed).await;
+    for len in (0..bytes.len()).step_by(7).chain([bytes.len() - 1]) {
+        let (mut stream, _) = deployed.open().await;
+        stream.write(&bytes[..len]).await.unwrap();
+        stream.writer.shutdown().await.unwrap();
+        // Nobody is left to be told anything but that it makes no sense.
+        let ended = stream.end().await;
+        let told = matches!(ended, Ended::Silently | Ended::Misunderstood(_));
+        assert!(told, "{len}: {ended:?}");
+        assert_eq!(deployed.settled().await, deployed.tree.root(), "{len}");
+        deployed.assert_untouched(&format!("{len} bytes"));
+    }
+    // The control: whole, it is a push.
+    let (target, bytes) = recorded(&deployed).await;
+    let ended = deployed.say(&[bytes]).await;
+    assert!(
+        matches!(&ended, Ended::Answered(answer) if answer.status == PushStatus::Done),
+        "{ended:?}"
+    );
+    assert_eq!(deployed.settled().await, target.root());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_with_any_bit_flipped_is_refused_or_gives_its_target_wholly() {
+    const STEP: usize = 5;
+    let mut deployed = Deployed::new().await;
+    let old = tree(&deployed.agent.root);
+    let (mut refused, mut applied) = (0, 0);
+    let (_, length) = recorded(&deployed).await;
+    for at in (0..length.len()).step_by(STEP) {
+        let (target, mut bytes) = recorded(&deployed).await;
+        bytes[at] ^= 1 << (at / STEP % 8);
+        // Whatever it announces now comes to an end: called off, or filled up with what is no frame.
+        let end = [frame(&DeveloperMessage::Abort), vec![0; limits::FRAME]].concat();
+        let ended = deployed.say(&[bytes, end]).await;
+        assert!(!matches!(ended, Ended::Silently), "{at}: without a word");
+        let stands = deployed.settled().await;
+        deployed.assert_nothing_outside(&format!("a flip at {at}"));
+        deployed.agent.process.assert_well();
+        if stands == deployed.tree.root() {
+            refused += 1;
+            assert_eq!(tree(&deployed.agent.root), old, "{at}");
+            continue;
+        }
+        // Another author, time or id makes it another push, and a valid one.
+        assert_eq!(stands, target.root(), "{at}: {ended:?}");
+        applied += 1;
+        let new = tree(&deployed.agent.root);
+        assert_eq!(new.len(), old.len() + 2, "{at}");
+        assert!(
+            old.iter().all(|(path, node)| new.get(path) == Some(node)),
+            "{at}"
+        );
+        let back = deployed
+            .world
+            .push_with(&deployed.link, &deployed.source, &["--force"]);
+        back.expect("done");
+        assert_eq!(tree(&deployed.agent.root), old, "{at}");
+    }
+    assert!(refused > 20, "{refused} refused, {applied} applied");
+    deployed.assert_pushes_work();
+}
