@@ -140,9 +140,14 @@ impl Deployment {
             let mut answer = self.interrupted(push_id, &reloaded);
             if reloaded.outcome.is_err() && self.can_roll_back() {
                 let rolled_back = self.roll_back().await;
-                answer.status = PushStatus::RolledBack;
+                if rolled_back.root != answer.root {
+                    answer.status = PushStatus::RolledBack;
+                }
                 answer.root = rolled_back.root;
                 answer.app = rolled_back.app;
+                answer
+                    .warnings
+                    .extend(rolled_back.problem.map(|problem| problem.message));
             }
             self.record(Recorded {
                 client: meta.client,
@@ -154,11 +159,10 @@ impl Deployment {
         self.settle().await;
     }
 
-    /// Says what becomes of a push by its header.
-    pub(crate) fn judge(&self, push: &Push, offered: Option<&Offered>) -> Judgement {
+    /// Says what becomes of a push by its header. `came_ms` is when it came, by [`now_ms`].
+    pub(crate) fn judge(&self, push: &Push, offered: Option<&Offered>, came_ms: u64) -> Judgement {
         let (answers, app) = (lock(&self.answers), self.app.state());
-        self.standing()
-            .judge(push, offered, &answers, app, now_ms())
+        self.standing().judge(push, offered, &answers, app, came_ms)
     }
 
     /// Looks at what stands here.
@@ -374,7 +378,7 @@ fn listed<T>(mut list: Vec<T>) -> Vec<T> {
     list
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

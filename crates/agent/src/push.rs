@@ -3,14 +3,14 @@
 use std::{
     io::{self, BufRead, BufReader, Read},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use patchwire_protocol::{
     limits,
     message::{
         inner::{AgentMessage, DeveloperMessage, SignaturePart, Text},
-        push::{Answer, Failure, FailureCode, Push},
+        push::{Answer, Failure, FailureCode, Phase, Push},
     },
     operation::Operation,
     path::RelativePath,
@@ -21,17 +21,21 @@ use patchwire_tree::{StageError, Staged};
 use tokio::{
     sync::{OwnedMutexGuard, mpsc},
     task::JoinHandle,
+    time::sleep,
 };
 
 use crate::{
     answers::Recorded,
-    deployment::{Deployment, Judgement, Offered, random},
+    deployment::{Deployment, Judgement, Offered, now_ms, random},
     failure,
     serve::{Reader, Writer},
 };
 
 /// How many pieces of content wait for the disk.
 const AHEAD: usize = 4;
+
+/// How often a developer hears from us while the disk is slow.
+const ALIVE: Duration = Duration::from_secs(5);
 
 /// The largest window that a content stream may ask memory for, as a power of two: 8 MiB.
 const WINDOW_LOG: u32 = 23;
@@ -55,6 +59,7 @@ pub(crate) async fn serve(
         turn: None,
         offered: None,
         header: push.clone(),
+        came_ms: now_ms(),
         staging: None,
         content: None,
         staged: None,
@@ -75,6 +80,8 @@ struct Taking {
     offered: Option<Offered>,
     /// The push as it was judged last.
     header: Box<Push>,
+    /// When it came: what it waits for its turn, or is planned again, does not make it expire.
+    came_ms: u64,
     staging: Option<JoinHandle<Result<Staged, StageError>>>,
     content: Option<mpsc::Sender<Piece>>,
     staged: Option<Staged>,
@@ -91,6 +98,8 @@ impl Taking {
             }
             let timeout = self.receiver.poll_timeout();
             tokio::select! {
+                // What has come is heard before it is found to be late.
+                biased;
                 message = self.reader.receive(), if self.writer.is_some() => match message {
                     Ok(Some(message)) => self.handle(Input::Message(message)),
                     Ok(None) => self.developer_is_gone(),
@@ -155,7 +164,10 @@ impl Taking {
             let deployment = Arc::clone(&self.deployment);
             self.turn = Some(self.busy(async { deployment.turn().await }).await);
         }
-        let verdict = match self.deployment.judge(&self.header, self.offered.as_ref()) {
+        let verdict = match self
+            .deployment
+            .judge(&self.header, self.offered.as_ref(), self.came_ms)
+        {
             Judgement::Accept => Verdict::Accept,
             Judgement::Answer(answer) => Verdict::Answer(answer),
             Judgement::Offer => match self.offer().await {
@@ -249,11 +261,18 @@ impl Taking {
         Ok(Box::new(BufReader::new(decoder)))
     }
 
-    /// Gives the staging thread a piece of content. That it no longer takes any says nothing: how it
-    /// ended comes by itself.
-    async fn pass_on(&self, piece: Piece) {
-        if let Some(content) = &self.content {
-            drop(content.send(piece).await);
+    /// Gives the staging thread a piece of content, and says that it is at work while that waits for
+    /// the disk. That it no longer takes any says nothing: how it ended comes by itself.
+    async fn pass_on(&mut self, piece: Piece) {
+        let Some(content) = self.content.clone() else {
+            return;
+        };
+        let mut passing = Box::pin(content.send(piece));
+        loop {
+            tokio::select! {
+                _ = &mut passing => return,
+                () = sleep(ALIVE) => self.send(&AgentMessage::Progress(Phase::Staging)).await,
+            }
         }
     }
 

@@ -124,8 +124,8 @@ pub enum ConfigError {
     },
     /// A variable of the developer's environment is wanted and not there.
     #[error(
-        "“{}” wants ${{{wanted}}} for the app's {name}, and it is not set: set {wanted} in this \
-         environment, or write the value into the file",
+        "“{}” wants ${{{wanted}}} for the app's {name}, and it is not set (links are never \
+         passed on): set {wanted} in this environment, or write the value into the file",
         path.display()
     )]
     Variable {
@@ -245,7 +245,12 @@ impl Project {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<AppOptions, ConfigError> {
         let path = || self.file.clone().unwrap_or_else(|| FILE_NAME.into());
-        let filled = |(name, value): (&String, &String)| match fill(value, &variable) {
+        // The app is not to have what lets one push to it.
+        let variable = |name: &str| match name.starts_with("PATCHWIRE_LINK") {
+            true => None,
+            false => variable(name),
+        };
+        let filled = |(name, value): (&String, &String)| match fill(value, variable) {
             Ok(value) => Ok((name.clone(), value)),
             Err(wanted) => Err(ConfigError::Variable {
                 path: path(),

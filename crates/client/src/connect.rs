@@ -14,6 +14,12 @@ use tokio::sync::Mutex;
 
 use crate::{error::ClientError, session::Session};
 
+/// An attempt that is made at all has this long, whatever there is to wait for.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Nobody waits for longer than a day.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// What a relay that was reached in the last moment has left to get us to the agent.
 const GREETING: Duration = Duration::from_secs(1);
 
@@ -93,10 +99,12 @@ impl Client {
 
     /// Opens a conversation with the agent, and waits for relay and agent if need be.
     pub(crate) async fn session(&self) -> Result<Session, ClientError> {
-        let deadline = Instant::now() + self.options.wait;
+        let deadline = Instant::now() + self.options.wait.min(LONGEST);
         let mut backoff = Backoff::new();
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline
+                .saturating_duration_since(Instant::now())
+                .max(SHORTEST);
             let attempt = tokio::time::timeout(left + GREETING, self.attempt(left)).await;
             let error = match attempt {
                 Ok(Ok(session)) => return Ok(session),
@@ -104,13 +112,25 @@ impl Client {
                 Ok(Err(error)) => return Err(error),
                 Err(_) => ClientError::Lost { source: None },
             };
-            self.disconnect().await;
+            // What the relay says of an agent that isn't there leaves its connection as it was.
+            if !matches!(error, ClientError::NoAgent { .. }) {
+                self.disconnect().await;
+            }
             let delay = backoff.next_delay(random_u64().unwrap_or(0));
             if Instant::now() + delay >= deadline {
                 return Err(error);
             }
             tracing::debug!(%error, ?delay, "trying again");
             tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Closes the connection, so that relay and agent know at once that nobody is here any more. A
+    /// push that has been sent as a whole goes on without us.
+    pub async fn close(&self) {
+        let relay = self.relay.lock().await.take();
+        if let Some(relay) = relay.and_then(Arc::into_inner) {
+            relay.close().await;
         }
     }
 

@@ -20,7 +20,10 @@ use patchwire_protocol::{
     session::sender::{Basis, Content, Input, Outcome, Output, Planned, Sender},
 };
 use patchwire_tree::{Counts, Draft};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 
 use crate::{
     content::{self, ContentError},
@@ -29,6 +32,9 @@ use crate::{
     push::{Progress, join},
     session::Session,
 };
+
+/// How often the agent hears from us while we read.
+const ALIVE: Duration = Duration::from_secs(5);
 
 /// How long the agent has to hear that a push is called off.
 const CALL_OFF: Duration = Duration::from_secs(1);
@@ -62,7 +68,7 @@ pub(crate) struct Conversation {
     draft: Option<Drafted>,
     content: Option<mpsc::Receiver<Result<Content, ContentError>>>,
     reading: bool,
-    counts: Counts,
+    counts: Option<Counts>,
     content_sent: u64,
     sent_at: Option<Instant>,
 }
@@ -91,7 +97,7 @@ impl Conversation {
             draft: None,
             content: None,
             reading: false,
-            counts: Counts::default(),
+            counts: None,
             content_sent: 0,
             sent_at: None,
         }
@@ -107,8 +113,8 @@ impl Conversation {
         self.sent_at
     }
 
-    /// What the plan amounts to.
-    pub(crate) const fn counts(&self) -> Counts {
+    /// What the plan amounts to, if there was one.
+    pub(crate) const fn counts(&self) -> Option<Counts> {
         self.counts
     }
 
@@ -158,6 +164,12 @@ impl Conversation {
                     }
                     self.sender.handle_input(Input::Content(piece), Instant::now());
                 }
+                () = sleep(ALIVE), if self.reading => {
+                    // A large file with little to send: that is not silence.
+                    self.reading = false;
+                    let nothing = Input::Content(Content::Piece(Vec::new()));
+                    self.sender.handle_input(nothing, Instant::now());
+                }
                 () = timeout => self.sender.handle_timeout(Instant::now()),
             }
         }
@@ -170,13 +182,15 @@ impl Conversation {
     ) -> Result<Option<End>, ClientError> {
         let planned = match output {
             Output::Send(message) => {
-                let Err(error) = self.session.send(&message).await else {
-                    return Ok(None);
+                return match self.session.send(&message).await {
+                    Ok(()) => Ok(None),
+                    Err(error @ ClientError::Lost { source: Some(_) }) => self
+                        .last_words(error)
+                        .await
+                        .map(|outcome| Some(End::Outcome(outcome))),
+                    // An agent that takes nothing has nothing to say either.
+                    Err(error) => Err(error),
                 };
-                return self
-                    .last_words(error)
-                    .await
-                    .map(|outcome| Some(End::Outcome(outcome)));
             }
             Output::Progress(phase) => {
                 progress(Progress::Agent(phase));
@@ -252,8 +266,8 @@ impl Conversation {
         let nothing = Manifest::default();
         let base = if managed { &available } else { &nothing };
         let draft = patchwire_tree::plan(base, &available, &self.plans.target);
-        self.counts = draft.counts();
-        self.check(base)?;
+        self.counts = Some(draft.counts());
+        self.check(base, draft.counts())?;
         if self.plans.dry_run {
             return Ok(Planned::Operations(Vec::new()));
         }
@@ -271,10 +285,16 @@ impl Conversation {
                 .collect()
         }))
         .await;
+        let mut bytes = 0;
+        let fits = |path: &RelativePath| {
+            bytes += path.as_bytes().len() + 8;
+            bytes <= limits::FRAME / 2
+        };
         let asked: Vec<_> = wants
             .into_iter()
             .filter(|path| !signatures.contains_key(path))
             .take(limits::SIGNATURES)
+            .take_while(fits)
             .collect();
         let drafted = Drafted {
             draft,
@@ -338,7 +358,7 @@ impl Conversation {
     }
 
     /// The brakes: what a wrong directory looks like.
-    fn check(&self, base: &Manifest) -> Result<(), ClientError> {
+    fn check(&self, base: &Manifest, counts: Counts) -> Result<(), ClientError> {
         if self.plans.force || base.is_empty() {
             return Ok(());
         }
@@ -351,7 +371,7 @@ impl Conversation {
             .iter()
             .filter(|entry| !entry.entry.is_directory())
             .count();
-        let deleted = usize::try_from(self.counts.deleted).unwrap_or(usize::MAX);
+        let deleted = usize::try_from(counts.deleted).unwrap_or(usize::MAX);
         if deleted.saturating_mul(2) > files {
             return Err(ClientError::DeletesTooMuch {
                 deleted,

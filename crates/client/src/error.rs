@@ -95,14 +95,6 @@ pub enum ClientError {
         /// The file.
         path: RelativePath,
     },
-    /// Our own state can't be kept.
-    #[error("can't keep what is remembered of the agent in {}", path.display())]
-    State {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
 }
 
 /// What an error means to whoever started the command.
@@ -172,7 +164,6 @@ impl ClientError {
             Self::Empty { .. } => (Refused, "empty", Passing::No),
             Self::DeletesTooMuch { .. } => (Refused, "deletes-too-much", Passing::No),
             Self::Unsettled { .. } => (Refused, "unsettled", Passing::No),
-            Self::State { .. } => (Refused, "state", Passing::No),
         }
     }
 }
@@ -233,8 +224,13 @@ impl From<ReceiveError> for ClientError {
 
 impl From<SendError> for ClientError {
     fn from(error: SendError) -> Self {
-        Self::Lost {
-            source: Some(Box::new(error)),
+        match error {
+            SendError::Io(_) => Self::Lost {
+                source: Some(Box::new(error)),
+            },
+            error => Self::Misunderstood {
+                what: error.to_string(),
+            },
         }
     }
 }

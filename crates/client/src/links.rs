@@ -86,11 +86,21 @@ impl LinkStore {
         }
     }
 
-    /// The file of a root's link, whether it is there or not. The root has to be
-    /// [canonical](crate::config::canonical_directory).
+    /// The file of a project's link, whether it is there or not.
+    ///
+    /// It is the root's, unless the project's file lies elsewhere than in the root or above it: then
+    /// it is that file's and the root's together. Otherwise a directory that was cloned from
+    /// somewhere could, with a `root = "../shop"` of its own, push by the link of another one.
     #[must_use]
-    pub fn path(&self, root: &Path) -> PathBuf {
-        let digest = blake3::hash(root.as_os_str().as_bytes()).to_hex();
+    pub fn path(&self, project: &Project) -> PathBuf {
+        let root = &project.root;
+        let mut key = root.as_os_str().as_bytes().to_vec();
+        let directory = project.file.as_deref().and_then(Path::parent);
+        if let Some(directory) = directory.filter(|directory| !root.starts_with(directory)) {
+            key.push(0);
+            key.extend(directory.as_os_str().as_bytes());
+        }
+        let digest = blake3::hash(&key).to_hex();
         // The directory's name is for people who look for a link; the digest alone tells roots apart.
         let name = root.file_name().map(|name| name.to_string_lossy());
         let name = name.and_then(|name| name_like(&name));
@@ -98,15 +108,15 @@ impl LinkStore {
         self.directory.join(format!("{name}-{}", &digest[..32]))
     }
 
-    /// Records a developer's link for a root, in the place of the one that may be recorded, and says
+    /// Records a developer's link for a project, in the place of the one that may be recorded, and says
     /// in which file.
     ///
     /// # Errors
     ///
     /// [`LinksError`] if the link is an agent's, or can't be written.
-    pub fn record(&self, root: &Path, link: &DeploymentLink) -> Result<PathBuf, LinksError> {
+    pub fn record(&self, project: &Project, link: &DeploymentLink) -> Result<PathBuf, LinksError> {
         check_developer(link)?;
-        let path = self.path(root);
+        let path = self.path(project);
         let failed = |path: &Path| {
             let path = path.to_owned();
             |source| LinksError::Io { path, source }
@@ -116,13 +126,13 @@ impl LinkStore {
         Ok(path)
     }
 
-    /// The link that is recorded for a root.
+    /// The link that is recorded for a project.
     ///
     /// # Errors
     ///
     /// [`LinksError`] if it can't be read, or others can read it too.
-    pub fn recorded(&self, root: &Path) -> Result<Option<DeploymentLink>, LinksError> {
-        let path = self.path(root);
+    pub fn recorded(&self, project: &Project) -> Result<Option<DeploymentLink>, LinksError> {
+        let path = self.path(project);
         let mode = match fs::metadata(&path) {
             Ok(metadata) => metadata.mode() & 0o7777,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -148,11 +158,9 @@ impl LinkStore {
     ) -> Result<DeploymentLink, LinksError> {
         let link = match options.given()? {
             Some(link) => link,
-            None => self
-                .recorded(&project.root)?
-                .ok_or_else(|| LinksError::None {
-                    root: project.root.clone(),
-                })?,
+            None => self.recorded(project)?.ok_or_else(|| LinksError::None {
+                root: project.root.clone(),
+            })?,
         };
         check_developer(&link)?;
         project.check_link(&link)?;
@@ -233,11 +241,11 @@ mod tests {
     fn a_link_is_found_from_its_own_root_alone() {
         let (_home, store) = store();
         let recorded = link("dev");
-        store.record(Path::new("/a/shop"), &recorded).unwrap();
-        let found = store.recorded(Path::new("/a/shop")).unwrap().unwrap();
+        store.record(&project("/a/shop"), &recorded).unwrap();
+        let found = store.recorded(&project("/a/shop")).unwrap().unwrap();
         assert_eq!(*found.expose(), *recorded.expose());
         for other in ["/b/shop", "/a", "/a/shop/x", "/"] {
-            assert!(store.recorded(Path::new(other)).unwrap().is_none());
+            assert!(store.recorded(&project(other)).unwrap().is_none());
         }
         assert!(matches!(
             store.resolve(&project("/b/shop"), &LinkOptions::default()),
@@ -246,15 +254,34 @@ mod tests {
     }
 
     #[test]
+    fn a_file_elsewhere_cannot_aim_at_a_root_by_its_link() {
+        let (_home, store) = store();
+        store.record(&project("/home/shop"), &link("dev")).unwrap();
+        let from = |file: &str| Project {
+            file: Some(file.into()),
+            ..project("/home/shop")
+        };
+        for own in ["/home/shop/patchwire.toml", "/home/patchwire.toml"] {
+            assert!(store.recorded(&from(own)).unwrap().is_some());
+        }
+        for foreign in ["/home/evil/patchwire.toml", "/home/shop/sub/patchwire.toml"] {
+            assert!(store.recorded(&from(foreign)).unwrap().is_none());
+            store.record(&from(foreign), &link("its-own")).unwrap();
+            let own = store.recorded(&from(foreign)).unwrap().unwrap();
+            assert_eq!(own.deployment().as_str(), "its-own");
+        }
+    }
+
+    #[test]
     fn links_are_their_owners_alone() {
         let (home, store) = store();
-        let path = store.record(Path::new("/a"), &link("dev")).unwrap();
+        let path = store.record(&project("/a"), &link("dev")).unwrap();
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(&home.path().join("config/patchwire/links")), 0o700);
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(
-            store.recorded(Path::new("/a")),
+            store.recorded(&project("/a")),
             Err(LinksError::Open { mode: 0o640, .. })
         ));
     }
@@ -265,14 +292,14 @@ mod tests {
         let links = home.path().join("config/patchwire/links");
         fs::create_dir_all(&links).unwrap();
         fs::set_permissions(&links, fs::Permissions::from_mode(0o755)).unwrap();
-        store.record(Path::new("/a"), &link("dev")).unwrap();
+        store.record(&project("/a"), &link("dev")).unwrap();
         assert_eq!(mode(&links), 0o700);
     }
 
     #[test]
     fn what_is_given_wins_over_what_is_recorded() {
         let (home, store) = store();
-        store.record(Path::new("/a"), &link("recorded")).unwrap();
+        store.record(&project("/a"), &link("recorded")).unwrap();
         let file = home.path().join("link");
         fs::write(&file, link("in-a-file").expose().as_bytes()).unwrap();
         let given = LinkSource::Text(link("given").expose());
@@ -297,7 +324,7 @@ mod tests {
         let (_home, store) = store();
         let narrow = link("dev").narrow();
         assert!(matches!(
-            store.record(Path::new("/a"), &narrow),
+            store.record(&project("/a"), &narrow),
             Err(LinksError::Link(LinkError::AgentOnly))
         ));
         let options = LinkOptions {
@@ -313,7 +340,7 @@ mod tests {
     #[test]
     fn a_link_that_contradicts_the_file_is_not_used() {
         let (_home, store) = store();
-        store.record(Path::new("/a"), &link("dev")).unwrap();
+        store.record(&project("/a"), &link("dev")).unwrap();
         let mut project = project("/a");
         project.file = Some("/a/patchwire.toml".into());
         project.settings.deployment = Some("prod".parse().unwrap());

@@ -20,9 +20,6 @@ use patchwire_protocol::{
 /// compressed stream.
 pub(crate) const SIGNATURE_MIN: u64 = 8 << 10;
 
-/// Longer files' signatures are asked of the agent when they are needed.
-const SIGNATURE_MAX: u64 = 64 << 20;
-
 const MAGIC: &[u8] = b"patchwire memory 1\n";
 
 /// The tree that an agent last confirmed.
@@ -42,7 +39,11 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// Makes the directory, if that is possible: what can't be remembered only costs time.
     pub(crate) fn new(directory: PathBuf) -> Self {
+        if let Err(error) = fs::create_dir_all(&directory) {
+            tracing::debug!(%error, "nothing can be remembered in {}", directory.display());
+        }
         Self { directory }
     }
 
@@ -75,7 +76,7 @@ impl Memory {
             let Entry::File { len, digest, .. } = entry.entry else {
                 continue;
             };
-            if !(SIGNATURE_MIN..=SIGNATURE_MAX).contains(&len) {
+            if len < SIGNATURE_MIN {
                 continue;
             }
             let name = digest.to_string();
@@ -99,7 +100,7 @@ impl Memory {
                 .to_str()
                 .is_none_or(|name| !wanted.contains(name))
             {
-                fs::remove_file(stale.path())?;
+                removed(fs::remove_file(stale.path()))?;
             }
         }
         Ok(())
@@ -107,10 +108,7 @@ impl Memory {
 
     /// Forgets the tree, so that the next push asks the agent what it has.
     pub(crate) fn forget(&self) -> io::Result<()> {
-        match fs::remove_file(self.directory.join("base")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        removed(fs::remove_file(self.directory.join("base")))
     }
 
     /// The signature of the content with this digest, if it is remembered.
@@ -123,6 +121,14 @@ impl Memory {
 
     fn signatures(&self) -> PathBuf {
         self.directory.join("signatures")
+    }
+}
+
+/// Another command for the same root may have removed it first.
+fn removed(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

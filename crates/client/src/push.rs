@@ -141,8 +141,14 @@ impl Client {
             let push_id = header.push_id;
             let mut report = match push.retry(header).await? {
                 Ended::Answered(answer) => {
-                    let report = push.report_answer(&answer);
-                    push.remember(&answer).await?;
+                    let mut report = push.report_answer(&answer);
+                    if let Err(error) = push.remember(&answer).await {
+                        // The next push asks the agent what it has, and that is all.
+                        let state = request.state.display();
+                        report
+                            .warnings
+                            .push(format!("can't remember this push in {state}: {error}"));
+                    }
                     report
                 }
                 Ended::Planned => PushReport {
@@ -217,11 +223,9 @@ impl PushInProgress<'_> {
             (self.progress)(Progress::Connecting);
             let error = match self.connection.session().await {
                 Ok(session) => {
-                    if header.expires_ms == 0 {
-                        header.expires_ms = session
-                            .agent_clock_ms()
-                            .saturating_add(millis(limits::EXPIRY));
-                    }
+                    header.expires_ms = session
+                        .agent_clock_ms()
+                        .saturating_add(millis(limits::EXPIRY));
                     match self.converse(session, header.clone(), &mut sent).await {
                         Ok(End::Planned) => return Ok(Ended::Planned),
                         Ok(End::Outcome(outcome)) => match outcome {
@@ -274,7 +278,8 @@ impl PushInProgress<'_> {
             *sent = true;
             self.sent_at = conversation.sent_at().or(self.sent_at);
         }
-        self.counts = conversation.counts();
+        // One that was answered at once, from what the agent kept, planned nothing.
+        self.counts = conversation.counts().unwrap_or(self.counts);
         self.traffic.0 += traffic.sent();
         self.traffic.1 += traffic.received();
         result
@@ -346,7 +351,7 @@ impl PushInProgress<'_> {
     }
 
     /// Keeps what the agent has now, for the next push.
-    async fn remember(&self, answer: &Answer) -> Result<(), ClientError> {
+    async fn remember(&self, answer: &Answer) -> std::io::Result<()> {
         let (memory, root) = (Arc::clone(self.memory), self.root.to_owned());
         let target = Arc::clone(&self.target);
         let (epoch, now) = (answer.epoch, answer.root);
@@ -355,7 +360,6 @@ impl PushInProgress<'_> {
         if now.is_none() || (answer.status == PushStatus::NoChanges && !applied) {
             return Ok(());
         }
-        let path = self.request.state.clone();
         let kept = tokio::task::spawn_blocking(move || {
             if applied {
                 let manifest = Arc::unwrap_or_clone(target);
@@ -366,9 +370,7 @@ impl PushInProgress<'_> {
                 .is_some_and(|r| r.epoch == epoch && now == Some(WireDigest(r.manifest.root())));
             if same { Ok(()) } else { memory.forget() }
         });
-        join(kept)
-            .await
-            .map_err(|source| ClientError::State { path, source })
+        join(kept).await
     }
 }
 
@@ -420,11 +422,7 @@ async fn scan(
 /// checkout, so that two of them don't undo each other's pushes unnoticed.
 fn client_id(root: &Path) -> ClientId {
     let mut hasher = blake3::Hasher::new_derive_key("patchwire 2026 client id");
-    // A laptop's name changes with the network it is in; its machine id doesn't.
-    match std::fs::read("/etc/machine-id") {
-        Ok(id) if !id.trim_ascii().is_empty() => hasher.update(id.trim_ascii()),
-        _ => hasher.update(rustix::system::uname().nodename().to_bytes()),
-    };
+    hasher.update(rustix::system::uname().nodename().to_bytes());
     hasher.update(&[0]);
     hasher.update(&rustix::process::getuid().as_raw().to_le_bytes());
     hasher.update(root.as_os_str().as_encoded_bytes());

@@ -7,7 +7,10 @@ use patchwire_protocol::{
     message::inner::{AgentMessage, DeveloperMessage, Greeting},
 };
 use patchwire_transport::{FrameReader, FrameWriter, InnerStream, Traffic};
-use tokio::io::{ReadHalf, WriteHalf};
+use tokio::{
+    io::{ReadHalf, WriteHalf},
+    time::timeout,
+};
 
 use crate::error::ClientError;
 
@@ -29,7 +32,7 @@ impl Session {
         let (read, write) = tokio::io::split(stream);
         let mut reader = FrameReader::new(read, limits::FRAME);
         let writer = FrameWriter::new(write, limits::FRAME);
-        match tokio::time::timeout(limits::STALL, reader.receive()).await {
+        match timeout(limits::STALL, reader.receive()).await {
             Ok(Ok(Some(AgentMessage::Greeting(greeting)))) => Ok(Self {
                 greeting,
                 greeted: Instant::now(),
@@ -51,15 +54,19 @@ impl Session {
         self.greeting.clock_ms.saturating_add(since)
     }
 
+    /// Says something, which takes at most [`limits::STALL`].
     pub(crate) async fn send(&mut self, message: &DeveloperMessage) -> Result<(), ClientError> {
-        Ok(self.writer.send(message).await?)
+        match timeout(limits::STALL, self.writer.send(message)).await {
+            Ok(sent) => Ok(sent?),
+            Err(_) => Err(ClientError::Lost { source: None }),
+        }
     }
 
-    /// The agent's next message; [`ClientError::Lost`] if there is none.
+    /// The agent's next message; [`ClientError::Lost`] if none comes within [`limits::STALL`].
     pub(crate) async fn receive(&mut self) -> Result<AgentMessage, ClientError> {
-        self.reader
-            .receive()
-            .await?
-            .ok_or(ClientError::Lost { source: None })
+        match timeout(limits::STALL, self.reader.receive()).await {
+            Ok(received) => received?.ok_or(ClientError::Lost { source: None }),
+            Err(_) => Err(ClientError::Lost { source: None }),
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! out, and the command ends as it would have.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -34,12 +34,21 @@ pub(crate) fn json(value: &impl Serialize) {
     write(|out| write_json(out, value));
 }
 
-/// Prints lines of the app's output as they came. `false` once nobody reads them.
+/// Prints lines of the app's output as they came, but for what could fool a terminal where they go
+/// to one. `false` once nobody reads them.
 pub(crate) fn log_lines(lines: &[LogLine]) -> bool {
+    let terminal = io::stdout().is_terminal();
     write(|out| {
-        lines.iter().try_for_each(|line| {
-            out.write_all(&line.text)?;
-            out.write_all(b"\n")
+        lines.iter().try_for_each(|line| match terminal {
+            true => writeln!(
+                out,
+                "{}",
+                words::foreign(&String::from_utf8_lossy(&line.text))
+            ),
+            false => {
+                out.write_all(&line.text)?;
+                out.write_all(b"\n")
+            }
         })
     })
 }

@@ -82,7 +82,7 @@ impl Standing {
         }
     }
 
-    /// Says what becomes of a push that comes at `now_ms`. `offered` is what was offered to it
+    /// Says what becomes of a push that came at `came_ms`. `offered` is what was offered to it
     /// before, and stands as long as the push has its turn.
     pub(crate) fn judge(
         &self,
@@ -90,7 +90,7 @@ impl Standing {
         offered: Option<&Offered>,
         answers: &Answers,
         app: AppState,
-        now_ms: u64,
+        came_ms: u64,
     ) -> Judgement {
         let answer = |answer: Answer| {
             Judgement::Answer(Box::new(Answer {
@@ -111,7 +111,7 @@ impl Standing {
                 );
             }
         }
-        if now_ms > push.expires_ms {
+        if came_ms > push.expires_ms {
             return refuse(
                 FailureCode::Expired,
                 "the push came after it had expired: push again",

@@ -36,26 +36,22 @@ pub(crate) fn run(context: &Context, init: Init) -> Result<ExitCode, Failure> {
     };
     let directory = config::canonical_directory(&directory)?;
     let mut plan = Plan::new(&directory)?;
-    let given = context.link_options().given()?;
+    // A relay that is named makes a new link, whatever link the environment holds.
+    let given = match init.relay {
+        Some(_) => None,
+        None => context.link_options().given()?,
+    };
     plan.choose(&init, given.as_ref())?;
+    let project = plan.project();
     let links = context.links()?;
 
     // The link first: when there is none to be had, nothing is written.
     let link = match given {
         Some(link) => link,
-        None => plan.recorded_or_new(&links, init.relay)?,
-    };
-    let project = Project {
-        root: plan.root.clone(),
-        file: Some(plan.file.clone()),
-        settings: Settings {
-            app: Some(plan.app.clone()),
-            deployment: Some(plan.deployment.clone()),
-            ..Settings::default()
-        },
+        None => plan.recorded_or_new(&links, &project, init.relay)?,
     };
     project.check_link(&link)?;
-    links.record(&plan.root, &link)?;
+    links.record(&project, &link)?;
     plan.write()?;
     output::text(&plan.told(&link));
     Ok(ExitCode::SUCCESS)
@@ -146,13 +142,27 @@ impl Plan {
         Ok(())
     }
 
+    /// What the directory will be.
+    fn project(&self) -> Project {
+        Project {
+            root: self.root.clone(),
+            file: Some(self.file.clone()),
+            settings: Settings {
+                app: Some(self.app.clone()),
+                deployment: Some(self.deployment.clone()),
+                ..Settings::default()
+            },
+        }
+    }
+
     /// The link that is recorded for this very deployment, or a new one at the relay.
     fn recorded_or_new(
         &self,
         links: &LinkStore,
+        project: &Project,
         relay: Option<LinkSource>,
     ) -> Result<DeploymentLink, Failure> {
-        let recorded = links.recorded(&self.root)?;
+        let recorded = links.recorded(project)?;
         let relay: Option<RelayLink> = match (relay, &recorded) {
             (Some(relay), _) => Some(relay.read()?),
             (None, Some(_)) => None,
@@ -174,7 +184,7 @@ impl Plan {
             "{} uses {recorded}, whose secret is nowhere else: keep the file “{}” and remove it \
              there, or put another link in its place with `patchwire join`",
             self.root.display(),
-            links.path(&self.root).display()
+            links.path(project).display()
         )))
     }
 

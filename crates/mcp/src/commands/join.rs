@@ -12,8 +12,8 @@ pub(crate) fn run(context: &Context, join: &Join) -> Result<ExitCode, Failure> {
     project.check_link(&link)?;
     let links = context.links()?;
     // One that can't be read any more is replaced as well.
-    let previous = links.recorded(&project.root).ok().flatten();
-    links.record(&project.root, &link)?;
+    let previous = links.recorded(&project).ok().flatten();
+    links.record(&project, &link)?;
     let root = project.root.display();
     output::line(&match previous {
         Some(previous) if previous.id() != link.id() => {

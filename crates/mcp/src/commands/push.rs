@@ -25,9 +25,18 @@ pub(crate) async fn run(context: &Context, push: Push) -> Result<ExitCode, Failu
         ..PushRequest::new(&project.root, context.directories()?.state)
     };
     let progress = PushProgress::new(context.options.quiet);
-    let pushed = client.push(&request, &|step| progress.show(step)).await;
+    let pushed = {
+        let show = |step| progress.show(step);
+        tokio::select! {
+            pushed = client.push(&request, &show) => Some(pushed),
+            _ = tokio::signal::ctrl_c() => None,
+        }
+    };
     progress.end();
-    let report = pushed?;
+    // So that the agent doesn't wait for what will not come any more.
+    client.close().await;
+    let interrupted = || Failure::new(130, "interrupted", anyhow::anyhow!("interrupted"));
+    let report = pushed.ok_or_else(interrupted)??;
     match push.json {
         true => output::json(&report),
         false => output::text(&output::push::human(&report)),

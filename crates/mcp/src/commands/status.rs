@@ -8,7 +8,9 @@ use crate::{cli::Status, context::Context, failure::Failure, output};
 
 pub(crate) async fn run(context: &Context, status: &Status) -> Result<ExitCode, Failure> {
     let client = context.client(&context.project()?)?;
-    let report = StatusReport::from(client.status().await?);
+    let status_now = client.status().await;
+    client.close().await;
+    let report = StatusReport::from(status_now?);
     match status.json {
         true => output::json(&report),
         false => output::text(&output::status::human(&report)),

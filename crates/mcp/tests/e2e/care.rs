@@ -1,7 +1,5 @@
 //! What a push takes care of: what others changed, and what a developer can't have meant.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::{fs, path::PathBuf};
 
 use serde_json::json;

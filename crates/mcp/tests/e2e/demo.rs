@@ -1,7 +1,5 @@
 //! `patchwire demo` as someone sees it who has just installed it, and what it leaves behind.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::{
     fs,
     os::unix::{ffi::OsStrExt, process::CommandExt},

@@ -1,8 +1,6 @@
 //! What goes wrong on the way has a sentence and an exit status of its own, leaves nothing half
 //! done, and is over once its cause is.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::{
     collections::BTreeMap,
     fs,

@@ -1,7 +1,5 @@
 //! Killed at any moment, an agent leaves the old tree or the new one, and never a mixture.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -11,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use crate::world::{Agent, Node, Process, Relay, World, assert_same_tree, at, tree};
+use crate::world::{Agent, Node, Process, Relay, World, assert_same_tree, at, tree, wait_until};
 
 const KILLS: usize = 50;
 
@@ -81,6 +79,7 @@ fn an_agent_killed_at_any_moment_of_a_push_leaves_the_old_or_the_new_tree() {
     });
     let longest = measured.max().unwrap();
 
+    let journal = root.join(".patchwire/journal");
     let (mut old, mut new, mut taken_back, mut finished, mut state) = (0, 0, 0, 0, seed);
     for kill in 0..KILLS {
         let standing = usize::from(tree(&root) == trees[1]);
@@ -96,7 +95,17 @@ fn an_agent_killed_at_any_moment_of_a_push_leaves_the_old_or_the_new_tree() {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
         let part = f64::from(u32::try_from(state >> 32).unwrap()) / f64::from(u32::MAX);
-        // When it is killed is what this test is about: any moment will do.
+        // When it is killed is what this test is about: any moment will do, and every other time
+        // one while the tree changes or soon after.
+        let longest = match kill % 2 {
+            0 => longest,
+            _ => {
+                wait_until("the tree changes", || {
+                    journal.exists() || !pushing.output().is_empty()
+                });
+                longest / 32
+            }
+        };
         thread::sleep(longest.mul_f64(part));
         agent.process.kill();
         drop(pushing);

@@ -1,5 +1,7 @@
 //! Relay, agent, app and developers as real processes: the whole path, as users see it.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 mod care;
 mod demo;
 mod failures;

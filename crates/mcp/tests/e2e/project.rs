@@ -1,7 +1,5 @@
 //! A project as large as real ones: Python's own library, thousands of files of it, and an app.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::{
     collections::BTreeMap,
     fs,

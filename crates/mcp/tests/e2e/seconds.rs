@@ -1,8 +1,6 @@
 //! Edits faster than the clock of a cache: Python takes its bytecode for that of a source that has
 //! the same length and the same modification time in seconds.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::{fs, os::unix::fs::MetadataExt};
 
 use crate::world::{Agent, Relay, World, free_port, get};

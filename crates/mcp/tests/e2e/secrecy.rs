@@ -1,7 +1,5 @@
 //! The relay sees names, sizes and times, and never what is pushed.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::{
     fs,
     sync::{Arc, Mutex},

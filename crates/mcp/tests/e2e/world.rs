@@ -3,8 +3,6 @@
 //! Everything of a [`World`] lies in a temporary directory and ends with it. Nothing here sleeps:
 //! processes say what happened, and tests wait for that.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
@@ -465,7 +463,7 @@ pub(crate) fn is_running(pid: u64) -> bool {
 /// Waits for what nobody tells us of: the end of a process that is not our child, a file of another
 /// process. For everything else there is an event.
 #[track_caller]
-pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "{what}: never");

@@ -565,20 +565,23 @@ impl Receiver {
         why: &Failure,
         rolled_back: RolledBack,
     ) -> State {
-        let mut answer = answer(
-            push,
-            committed,
-            reloaded,
-            PushStatus::RolledBack,
-            Some(why.clone()),
-        );
+        let is_back = rolled_back.root != Some(committed.root);
+        let status = match is_back {
+            true => PushStatus::RolledBack,
+            false => PushStatus::Failed,
+        };
+        let mut answer = answer(push, committed, reloaded, status, Some(why.clone()));
         answer.root = rolled_back.root;
         answer.app = rolled_back.app;
         if let Some(problem) = rolled_back.problem {
-            answer.warnings.push(Text::cut(format!(
-                "the previous version did not come back well: {}",
-                problem.message.as_str()
-            )));
+            let what = match is_back {
+                true => "the previous version is back and not healthy",
+                false => "the previous version could not be brought back",
+            };
+            let problem = problem.message.as_str();
+            answer
+                .warnings
+                .push(Text::cut(format!("{what}: {problem}")));
         }
         self.finish(answer)
     }

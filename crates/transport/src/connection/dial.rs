@@ -11,6 +11,9 @@ use crate::{address::Address, endpoint, identity::Pin, link::RelayLink, tls};
 /// How long one address has before the next is tried beside it (RFC 8305, section 8).
 const STAGGER: Duration = Duration::from_millis(250);
 
+/// How long the other addresses still have once one of them has answered with another key.
+const OTHERS: Duration = Duration::from_millis(500);
+
 /// The most addresses of a host that are tried.
 const ADDRESSES: usize = 8;
 
@@ -38,10 +41,18 @@ pub async fn dial(relay: &RelayLink, streams: u32) -> Result<(Endpoint, Connecti
         });
     }
     let mut worst = None;
-    while let Some(attempt) = attempts.join_next().await {
+    loop {
+        // That something else answers says more than that nothing does, which may take long to know.
+        let attempt = match &worst {
+            Some(ConnectError::WrongPin { .. }) => {
+                let others = time::timeout(OTHERS, attempts.join_next()).await;
+                others.unwrap_or(None)
+            }
+            _ => attempts.join_next().await,
+        };
+        let Some(attempt) = attempt else { break };
         match attempt {
             Ok(Ok(connected)) => return Ok(connected),
-            // That something else answers says more than that nothing does.
             Ok(Err(error @ ConnectError::WrongPin { .. })) => worst = Some(error),
             Ok(Err(error)) => worst = worst.or(Some(error)),
             Err(ended) => worst = worst.or(Some(ConnectError::Socket(io::Error::other(ended)))),

@@ -5,7 +5,7 @@ use std::{
     fmt,
     fs::File,
     io::{self, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -31,7 +31,7 @@ pub enum LinkSource {
 #[derive(Debug, thiserror::Error)]
 pub enum LinkSourceError {
     /// The file can't be read.
-    #[error("cannot read the link in “{}”", path.display())]
+    #[error("cannot read the link in “{}”", without_secret(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -42,7 +42,7 @@ pub enum LinkSourceError {
     #[error("cannot read the link from standard input")]
     Stdin(#[source] io::Error),
     /// What the file holds is not the link that is needed.
-    #[error("“{}” does not hold the link that is needed", path.display())]
+    #[error("“{}” does not hold the link that is needed", without_secret(path))]
     FileLink {
         /// The file.
         path: PathBuf,
@@ -104,9 +104,19 @@ impl fmt::Debug for LinkSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(_) => f.write_str("LinkSource(…)"),
-            Self::File(path) => write!(f, "LinkSource(@{})", path.display()),
+            Self::File(path) => write!(f, "LinkSource(@{})", without_secret(path)),
             Self::Stdin => f.write_str("LinkSource(-)"),
         }
+    }
+}
+
+/// A path to show. Where a link was given for the file that should hold it, what follows `#` in that
+/// is left out.
+fn without_secret(path: &Path) -> String {
+    let path = path.display().to_string();
+    match path.split_once("#v1") {
+        Some((before, _)) => format!("{before}#…"),
+        None => path,
     }
 }
 
@@ -168,5 +178,17 @@ mod tests {
         ));
         fs::write(&path, "x".repeat(5000)).unwrap();
         assert!(read().to_string().contains(path.to_str().unwrap()));
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_its_file_is_not_repeated() {
+        let source: LinkSource = "@patchwire://h:1/a/b#v1.pin.key.secret.sum"
+            .parse()
+            .unwrap();
+        let error = source.read::<RelayLink>().unwrap_err();
+        for said in [error.to_string(), format!("{source:?}")] {
+            assert!(said.contains("patchwire://h:1/a/b#…"), "{said}");
+            assert!(!said.contains("secret"), "{said}");
+        }
     }
 }

@@ -1,7 +1,5 @@
 //! An agent, or whoever took its place, that does not keep to the protocol.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::{
     fs,
     path::PathBuf,
@@ -508,6 +506,33 @@ async fn signatures_that_are_none_cost_bytes_and_nothing_else() {
         assert_eq!(delta.load(Ordering::Relaxed), u32::from(is_used), "{case}");
         stage.relay.process.assert_well();
     }
+}
+
+/// Takes half a minute: the time that a client gives an agent that does nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_takes_nothing_more_is_not_waited_for_without_end() {
+    let mut stage = Stage::new();
+    // More than all buffers on the way hold.
+    fs::write(stage.source.join("large"), noise(96 << 20)).unwrap();
+    let conversations = Arc::clone(&stage.conversations);
+    let part = move |mut with: Conversation| {
+        let is_first = conversations.load(Ordering::Relaxed) == 1;
+        async move {
+            let Some(push) = with.begin().await else {
+                return;
+            };
+            if is_first {
+                with.offer(0).await;
+                return std::future::pending().await;
+            }
+            with.say(&AgentMessage::Answer(Box::new(done(&push)))).await;
+            with.listen().await;
+        }
+    };
+    stage.play(part).await;
+    stage.push().expect("done");
+    assert_eq!(stage.conversations.load(Ordering::Relaxed), 2);
+    stage.relay.process.assert_well();
 }
 
 fn done(push: &Push) -> Answer {

@@ -1,7 +1,5 @@
 //! A developer with a valid link who does not keep to the protocol.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::{
     fs,
     io::Write,

@@ -1,7 +1,5 @@
 //! Someone without any credentials, on the relay's port.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
 use std::{
     fs,
     net::UdpSocket,
