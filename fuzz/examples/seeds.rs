@@ -206,6 +206,7 @@ fn developer_messages() -> Result<Vec<(&'static str, DeveloperMessage)>, Error> 
         ("sign", DeveloperMessage::Sign(vec![at("a"), at("d/b")])),
         ("abort", DeveloperMessage::Abort),
         ("status", DeveloperMessage::Status),
+        ("alive", DeveloperMessage::Alive),
         (
             "logs",
             DeveloperMessage::Logs(LogsRequest {

@@ -7,7 +7,7 @@ use patchwire_protocol::{
     limits,
     message::{
         inner::{AgentMessage, DeveloperMessage, SignaturePart},
-        push::Base,
+        push::{Base, PushStatus},
         status::LogsRequest,
     },
     operation::{Operation, Source},
@@ -89,6 +89,7 @@ fn message(what: u8, which: u8) -> DeveloperMessage {
             which => vec![at("d/b"); usize::from(which % 4)],
         }),
         6 => DeveloperMessage::Abort,
+        7 => DeveloperMessage::Alive,
         _ if which & 1 == 0 => DeveloperMessage::Status,
         _ => DeveloperMessage::Logs(LogsRequest {
             lines: which.into(),
@@ -214,7 +215,10 @@ impl Shell {
                 ready_us: 1,
             }),
             Work::RollBack => Input::RolledBack(RolledBack {
+                restored: which.is_multiple_of(2),
                 root: Some(root()),
+                lost: Vec::new(),
+                warnings: Vec::new(),
                 problem: (which % 2 == 1).then(failure),
                 app: None,
             }),
@@ -273,8 +277,14 @@ impl Shell {
             }
             Output::Record(answer) => {
                 assert!(self.committed && !self.recorded && !self.answered);
-                assert_eq!(answer.root, Some(root()));
-                self.recorded = true;
+                match answer.root {
+                    // Before the tree goes back: the last word comes after it.
+                    None => assert_eq!(answer.status, PushStatus::RolledBack),
+                    stands => {
+                        assert_eq!(stands, Some(root()));
+                        self.recorded = true;
+                    }
+                }
             }
             Output::Finished => {
                 assert!(self.answered, "a push ends with a word to the developer");

@@ -181,6 +181,7 @@ impl Shell {
                 Input::Planned(Planned::Operations(operations.filter_map(chosen).collect()))
             }
             Work::Read => Input::Content(match which % 4 {
+                1 if which & 64 != 0 => Content::Alive,
                 0 | 1 => Content::Piece(vec![which; which.into()]),
                 2 => Content::End,
                 _ => Content::Changed(at("a")),
@@ -251,7 +252,7 @@ impl Shell {
                 };
                 self.open |= operations.iter().any(sent);
             }
-            DeveloperMessage::Content(_) => assert!(self.open),
+            DeveloperMessage::Content(_) | DeveloperMessage::Alive => assert!(self.open),
             DeveloperMessage::ContentEnd => {
                 assert!(self.open);
                 self.open = false;

@@ -71,17 +71,22 @@ impl Answers {
         }
     }
 
-    pub(crate) fn contains(&self, push_id: PushId) -> bool {
-        self.answers
-            .iter()
-            .any(|known| known.answer.push_id == push_id)
+    /// The answer to a push, whoever asks.
+    pub(crate) fn get(&self, push_id: PushId) -> Option<&Answer> {
+        let known = self.answers.iter().rev();
+        known
+            .map(|known| &known.answer)
+            .find(|answer| answer.push_id == push_id)
     }
 
     pub(crate) fn newest(&self) -> Option<&Answer> {
         self.answers.back().map(|known| &known.answer)
     }
 
+    /// Keeps an answer, in the place of one to the same push.
     pub(crate) fn add(&mut self, recorded: Recorded) {
+        let push_id = recorded.answer.push_id;
+        self.answers.retain(|known| known.answer.push_id != push_id);
         self.answers.push_back(recorded);
         let surplus = self.answers.len().saturating_sub(limits::ANSWERS);
         self.answers.drain(..surplus);
@@ -144,12 +149,12 @@ mod tests {
         for id in 0..=255 {
             answers.add(recorded(&push(id, 1, "a")));
         }
-        assert!(answers.contains(PushId([0; 16])));
+        assert!(answers.get(PushId([0; 16])).is_some());
         let mut other = push(0, 1, "a");
         other.push_id = PushId([0xee, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
         answers.add(recorded(&other));
-        assert!(!answers.contains(PushId([0; 16])));
-        assert!(answers.contains(other.push_id));
+        assert!(answers.get(PushId([0; 16])).is_none());
+        assert!(answers.get(other.push_id).is_some());
     }
 
     #[test]

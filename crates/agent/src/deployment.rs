@@ -6,12 +6,16 @@ mod standing;
 
 use std::{
     io::BufRead,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
-use patchwire_delta::{Digest, Seed, Signature, SignatureOptions};
+use patchwire_delta::{Seed, Signature, SignatureOptions};
 use patchwire_protocol::{
+    app::Reload,
     codec, limits,
     message::{
         inner::{Greeting, Text, WireDigest},
@@ -29,7 +33,7 @@ pub(crate) use self::standing::{Judgement, Offered};
 use self::standing::{Meta, Standing};
 use crate::{
     answers::{Answers, Recorded},
-    app::App,
+    app::{App, AppError},
     config::AppFlags,
     failure,
     supervisor::OnExit,
@@ -40,6 +44,9 @@ const ANSWERS: &str = "answers";
 
 /// The state file with the id of the push whose tree stands, for the app to read.
 const PUSH_ID: &str = "push_id";
+
+/// The most bytes of one list in an answer.
+const LISTED: usize = 64 << 10;
 
 /// The deployment. See the [module](self).
 #[derive(Debug)]
@@ -52,6 +59,7 @@ pub(crate) struct Deployment {
     standing: Mutex<Standing>,
     /// Held by the push that is being taken; the tree changes under it alone.
     turn: Arc<tokio::sync::Mutex<()>>,
+    ending: AtomicBool,
 }
 
 impl Deployment {
@@ -73,6 +81,7 @@ impl Deployment {
             answers: Mutex::new(answers.unwrap_or_default()),
             standing: Mutex::new(standing),
             turn: Arc::default(),
+            ending: AtomicBool::new(false),
         })
     }
 
@@ -118,6 +127,16 @@ impl Deployment {
         Arc::clone(&self.turn).lock_owned().await
     }
 
+    /// Ends the app for good. A push that waits for it to be ready is left as it is.
+    pub(crate) async fn end(&self) -> Result<(), AppError> {
+        self.ending.store(true, Ordering::Release);
+        self.app.shutdown().await
+    }
+
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
     /// Starts the app on what stands. If the push that made that was never seen to be ready (the
     /// agent ended before), that is made up for, with the same end as it would have had.
     pub(crate) async fn boot(&self) {
@@ -133,22 +152,28 @@ impl Deployment {
         tracing::info!(%push_id, "the last push was not seen to be ready before: checking again");
         let reloaded = self.verify_start(&meta.app).await;
         if reloaded.outcome.is_ok() {
-            self.set_verified().await;
+            self.set_verified(true).await;
         }
-        if !lock(&self.answers).contains(push_id) {
-            let target = WireDigest(standing.root.unwrap_or(Digest::of(&[])));
+        // An answer that says so was kept before the tree went back, which it then did not.
+        let answered = lock(&self.answers).get(push_id).map(|answer| answer.status);
+        if matches!(answered, None | Some(PushStatus::RolledBack))
+            && let Some(root) = standing.root
+        {
             let mut answer = self.interrupted(push_id, &reloaded);
             if reloaded.outcome.is_err() && self.can_roll_back() {
                 let rolled_back = self.roll_back().await;
-                if rolled_back.root != answer.root {
+                if rolled_back.restored {
                     answer.status = PushStatus::RolledBack;
                 }
                 answer.root = rolled_back.root;
                 answer.app = rolled_back.app;
+                answer.drift = rolled_back.lost;
+                let problem = rolled_back.problem.map(|problem| problem.message);
                 answer
                     .warnings
-                    .extend(rolled_back.problem.map(|problem| problem.message));
+                    .extend(rolled_back.warnings.into_iter().chain(problem));
             }
+            let target = WireDigest(root);
             self.record(Recorded {
                 client: meta.client,
                 target,
@@ -160,9 +185,39 @@ impl Deployment {
     }
 
     /// Says what becomes of a push by its header. `came_ms` is when it came, by [`now_ms`].
-    pub(crate) fn judge(&self, push: &Push, offered: Option<&Offered>, came_ms: u64) -> Judgement {
-        let (answers, app) = (lock(&self.answers), self.app.state());
-        self.standing().judge(push, offered, &answers, app, came_ms)
+    pub(crate) async fn judge(
+        &self,
+        push: &Push,
+        offered: Option<&Offered>,
+        came_ms: u64,
+    ) -> Result<Judgement, StoreError> {
+        let judgement = {
+            let restarts = self.flags.reload(push.app.reload.as_ref()) == Reload::Restart;
+            let (answers, app) = (lock(&self.answers), (self.app.state(), restarts));
+            self.standing().judge(push, offered, &answers, app, came_ms)
+        };
+        match judgement {
+            Judgement::Answer(mut answer) if answer.status == PushStatus::NoChanges => {
+                let drift = self.with_store(|store| Ok::<_, StoreError>(store.inventory()?.drift));
+                let drift = drift.await?;
+                if push.force && !drift.is_empty() {
+                    return Ok(Judgement::Offer);
+                }
+                answer.drift = listed(drift);
+                Ok(Judgement::Answer(answer))
+            }
+            judgement => Ok(judgement),
+        }
+    }
+
+    /// Fills in what an answer says about what stands here, where it says nothing.
+    pub(crate) fn complete(&self, answer: &mut Answer) {
+        if answer.root.is_none() {
+            let standing = self.standing();
+            answer.epoch = standing.epoch;
+            answer.root = standing.root.map(WireDigest);
+            answer.app = Some(self.app.state());
+        }
     }
 
     /// Looks at what stands here.
@@ -238,20 +293,27 @@ impl Deployment {
             author: push.author.clone(),
             message: push.message.clone(),
             at_ms: now_ms(),
-            paths: staged.paths().take(limits::LISTED).cloned().collect(),
+            paths: listed(staged.paths().take(limits::LISTED).cloned().collect()),
             app: push.app.clone(),
         };
         let can_roll_back = self.standing().verified;
         let mut window = self.window(&push.app);
         let (result, window) = self
             .with_store(move |store| {
-                let result = store.commit(staged, &codec::encode(&meta), &mut |at| window.pass(at));
-                (result, window)
+                // Looked at before, as what the push touches is replaced by it.
+                let drift = store.inventory()?.drift;
+                let meta = codec::encode(&meta);
+                let result = store.commit(staged, &meta, &mut |at| window.pass(at));
+                Ok::<_, StoreError>((result.map(|committed| (committed, drift)), window))
             })
-            .await;
+            .await
+            .map_err(|error| failure::of_commit(&error.into()))?;
         self.refresh().await;
         match result {
-            Ok(committed) => {
+            Ok((committed, mut drift)) => {
+                drift.extend(committed.drift);
+                drift.sort_unstable();
+                drift.dedup();
                 let standing = self.standing();
                 let mut warnings = window.warnings;
                 warnings.extend(committed.warnings);
@@ -262,7 +324,7 @@ impl Deployment {
                     epoch: standing.epoch,
                     root: WireDigest(standing.root.unwrap_or(push.target.0)),
                     can_roll_back,
-                    drift: listed(committed.drift),
+                    drift: listed(drift),
                     warnings: listed(warnings.into_iter().map(Text::cut).collect()),
                     commit_us: micros(started.elapsed()),
                 })
@@ -338,11 +400,15 @@ impl Deployment {
         }
     }
 
-    async fn set_verified(&self) {
-        if let Err(error) = self.with_store(Store::set_verified).await {
-            tracing::error!(%error, "can't note that the app is ready");
+    /// Notes whether the app was seen to be ready on what stands.
+    async fn set_verified(&self, verified: bool) {
+        if let Err(error) = self
+            .with_store(move |store| store.set_verified(verified))
+            .await
+        {
+            tracing::error!(%error, "can't note whether the app is ready");
         }
-        self.refresh().await;
+        lock(&self.standing).verified = verified;
     }
 
     /// Takes over what the store says stands.
@@ -351,8 +417,11 @@ impl Deployment {
             .with_store(|store| {
                 let standing = Standing::of(store);
                 let push_id = standing.push.as_ref().map(|(id, _)| id.to_string());
-                let written = store.write_state(PUSH_ID, push_id.unwrap_or_default().as_bytes());
-                if let Err(error) = written {
+                let push_id = push_id.unwrap_or_default();
+                let known = store.read_state(PUSH_ID).ok().flatten();
+                if known.as_deref() != Some(push_id.as_bytes())
+                    && let Err(error) = store.write_state(PUSH_ID, push_id.as_bytes())
+                {
                     tracing::warn!(%error, "can't write the push's id for the app to read");
                 }
                 standing
@@ -373,9 +442,17 @@ impl Deployment {
     }
 }
 
-fn listed<T>(mut list: Vec<T>) -> Vec<T> {
-    list.truncate(limits::LISTED);
-    list
+/// As much of a list as an answer has room for: it is one frame.
+fn listed<T: codec::Encode>(list: Vec<T>) -> Vec<T> {
+    let mut bytes = 0;
+    let fits = |item: &T| {
+        bytes += codec::encode(item).len();
+        bytes <= LISTED
+    };
+    list.into_iter()
+        .take(limits::LISTED)
+        .take_while(fits)
+        .collect()
 }
 
 pub(crate) fn now_ms() -> u64 {
@@ -389,7 +466,8 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Nothing is done while a lock is held that could leave its value half changed.
+/// A panic while the store changed leaves what opening it again makes whole: it is the journal that
+/// says what was done, and nothing here.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,7 @@
 //! One push over one stream: the shell around the protocol's state machine for the agent's end.
 
 use std::{
+    collections::VecDeque,
     io::{self, BufRead, BufReader, Read},
     sync::Arc,
     time::{Duration, Instant},
@@ -17,7 +18,7 @@ use patchwire_protocol::{
     session::receiver::{Input, Offer, Output, Receiver, StageFailure, Verdict, refusal},
 };
 use patchwire_transport::ReceiveError;
-use patchwire_tree::{StageError, Staged};
+use patchwire_tree::{StageError, Staged, StoreError};
 use tokio::{
     sync::{OwnedMutexGuard, mpsc},
     task::JoinHandle,
@@ -62,6 +63,7 @@ pub(crate) async fn serve(
         came_ms: now_ms(),
         staging: None,
         content: None,
+        later: VecDeque::new(),
         staged: None,
     };
     taking.handle(Input::Message(DeveloperMessage::Push(push)));
@@ -84,13 +86,15 @@ struct Taking {
     came_ms: u64,
     staging: Option<JoinHandle<Result<Staged, StageError>>>,
     content: Option<mpsc::Sender<Piece>>,
+    /// What came up while something else was waited for, such as the end when the developer left.
+    later: VecDeque<Output>,
     staged: Option<Staged>,
 }
 
 impl Taking {
     async fn run(&mut self) {
         loop {
-            while let Some(output) = self.receiver.poll_output() {
+            while let Some(output) = self.next_output() {
                 if output == Output::Finished {
                     return self.finish().await;
                 }
@@ -117,6 +121,10 @@ impl Taking {
 
     async fn perform(&mut self, output: Output) {
         match output {
+            Output::Send(AgentMessage::Answer(mut answer)) => {
+                self.deployment.complete(&mut answer);
+                self.send(&AgentMessage::Answer(answer)).await;
+            }
             Output::Send(message) => self.send(&message).await,
             Output::Judge(push) => self.judge(push).await,
             Output::Sign(paths) => self.sign(paths).await,
@@ -164,18 +172,17 @@ impl Taking {
             let deployment = Arc::clone(&self.deployment);
             self.turn = Some(self.busy(async { deployment.turn().await }).await);
         }
-        let verdict = match self
-            .deployment
-            .judge(&self.header, self.offered.as_ref(), self.came_ms)
-        {
-            Judgement::Accept => Verdict::Accept,
-            Judgement::Answer(answer) => Verdict::Answer(answer),
-            Judgement::Offer => match self.offer().await {
-                Ok(offer) => Verdict::Rebase(offer),
-                Err(failure) => Verdict::Answer(Box::new(refusal(&self.header, failure))),
-            },
+        let (deployment, header) = (Arc::clone(&self.deployment), self.header.clone());
+        let (offered, came_ms) = (self.offered.clone(), self.came_ms);
+        let judging = async { deployment.judge(&header, offered.as_ref(), came_ms).await };
+        let verdict = match self.busy(judging).await {
+            Ok(Judgement::Accept) => Ok(Verdict::Accept),
+            Ok(Judgement::Answer(answer)) => Ok(Verdict::Answer(answer)),
+            Ok(Judgement::Offer) => self.offer().await.map(Verdict::Rebase),
+            Err(error) => Err(unseen(&error)),
         };
-        self.handle(Input::Judged(verdict));
+        let refused = |failure| Verdict::Answer(Box::new(refusal(&header, failure)));
+        self.handle(Input::Judged(verdict.unwrap_or_else(refused)));
     }
 
     async fn offer(&mut self) -> Result<Offer, Failure> {
@@ -191,10 +198,7 @@ impl Taking {
                     entries,
                 })
             }
-            Err(error) => Err(Failure::new(
-                FailureCode::Io,
-                format!("can't look at what is here: {error}"),
-            )),
+            Err(error) => Err(unseen(&error)),
         }
     }
 
@@ -320,19 +324,20 @@ impl Taking {
         }
     }
 
+    fn next_output(&mut self) -> Option<Output> {
+        self.later
+            .pop_front()
+            .or_else(|| self.receiver.poll_output())
+    }
+
     /// Sends what is to be sent, and leaves the rest for its turn.
     async fn send_all(&mut self) {
-        let mut rest = Vec::new();
         while let Some(output) = self.receiver.poll_output() {
             match output {
                 Output::Send(message) => self.send(&message).await,
-                other => rest.push(other),
+                other => self.later.push_back(other),
             }
         }
-        debug_assert!(
-            rest.is_empty(),
-            "only heartbeats and signatures come so: {rest:?}"
-        );
     }
 
     async fn send(&mut self, message: &AgentMessage) {
@@ -375,6 +380,13 @@ impl Taking {
             drop(tokio::time::timeout(limits::STALL, writer.finish()).await);
         }
     }
+}
+
+fn unseen(error: &StoreError) -> Failure {
+    Failure::new(
+        FailureCode::Io,
+        format!("can't look at what is here: {}", failure::chain(error)),
+    )
 }
 
 async fn joined(

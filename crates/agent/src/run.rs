@@ -1,16 +1,19 @@
 //! The agent from start to end: the app runs, and developers' streams are served for as long as
 //! there is a way to the relay.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    fs::DirBuilder, io, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use patchwire_transport::{
-    Backoff, ConnectError, DeploymentLink, Disconnected, Notice, RelayConnection, Role, random_u64,
+    Backoff, ConnectError, DeploymentLink, Disconnected, Notice, RelayConnection, Role,
 };
 use patchwire_tree::{Recovery, Store, StoreError};
 use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{App, AppConfig, GRACE},
@@ -31,7 +34,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 const STREAMS: usize = 64;
 
 /// How long a push that is being applied may take to end when the agent is told to.
-const LAST_PUSH: Duration = Duration::from_secs(10);
+const LAST_PUSH: Duration = Duration::from_secs(3);
+
+/// How long the connection to the relay may take to be closed.
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// Why an agent can't run.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +45,14 @@ pub enum RunError {
     /// The tree and its state can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The state directory can't be made.
+    #[error("can't make the state directory {}", path.display())]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The app of an agent before doesn't end.
     #[error(transparent)]
     PreviousApp(#[from] LockError),
@@ -47,8 +61,8 @@ pub enum RunError {
     Guard(#[source] io::Error),
 }
 
-/// Runs an agent until `shutdown` resolves; then the app is ended, and a push that is being applied
-/// is carried to its end before.
+/// Runs an agent until `shutdown` resolves; then the app is ended. A push that is being applied has
+/// three seconds to end before; one that takes longer is made up for by the next start.
 ///
 /// # Errors
 ///
@@ -65,6 +79,16 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         app: flags,
         guard,
     } = config;
+    // The app of an agent that was killed first: nothing is to change beneath it.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&state)
+        .map_err(|source| RunError::State {
+            path: state.clone(),
+            source,
+        })?;
+    let lock = wait_for_previous(&state, PREVIOUS_APP).await?;
     let (store, recovery) = {
         let (root, state) = (root.clone(), state.clone());
         let opened = tokio::task::spawn_blocking(move || Store::open(&root, &state, random()));
@@ -79,7 +103,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             tracing::info!(?lost, "took back a commit that was interrupted");
         }
     }
-    let lock = wait_for_previous(&state, PREVIOUS_APP).await?;
     let arguments = guard.arguments;
     let guard = Guard::start(&guard.program, &arguments, lock).map_err(RunError::Guard)?;
     let app = App::spawn(AppConfig {
@@ -91,36 +114,56 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         pass_output: true,
     });
     let deployment = Arc::new(Deployment::new(name.clone(), flags, app, store)?);
-    let serving = async {
-        // Streams are served at once: a push waits for its turn, which the start takes first.
-        let starting = deployment.boot();
-        tokio::join!(starting, attend(&deployment, &link, &name));
-    };
+    let ending = CancellationToken::new();
+    let attending = tokio::spawn({
+        let (deployment, ending) = (Arc::clone(&deployment), ending.clone());
+        async move { attend(&deployment, &link, &name, &ending).await }
+    });
+    // Streams are served meanwhile: a push waits for its turn, which the start takes first.
     tokio::select! {
-        () = serving => {}
+        () = async {
+            deployment.boot().await;
+            std::future::pending::<()>().await;
+        } => {}
         () = shutdown => tracing::info!("ending"),
     }
-    // What is being applied is of one piece: with its end comes ours.
-    drop(timeout(LAST_PUSH, deployment.turn()).await);
-    if let Err(error) = deployment.app().shutdown().await {
+    // What is being applied is of one piece, and most often ends soon. No other push begins then.
+    let _turn = timeout(LAST_PUSH, deployment.turn()).await;
+    ending.cancel();
+    let ended = deployment.end().await;
+    // Its connection is closed by then, or the relay waits for another one to come.
+    drop(timeout(CLOSE, attending).await);
+    if let Err(error) = ended {
         tracing::warn!(%error, "the app did not end");
     }
     Ok(())
 }
 
 /// Keeps a connection to the relay, for ever.
-async fn attend(deployment: &Arc<Deployment>, link: &DeploymentLink, name: &str) {
+async fn attend(
+    deployment: &Arc<Deployment>,
+    link: &DeploymentLink,
+    name: &str,
+    ending: &CancellationToken,
+) {
     let mut backoff = Backoff::new();
     let mut said = String::new();
     let streams = Arc::new(Semaphore::new(STREAMS));
     loop {
-        match RelayConnection::connect(link, Role::Agent, name, CONNECT).await {
-            Ok(connection) => {
+        let connecting = RelayConnection::connect(link, Role::Agent, name, CONNECT);
+        match ending.run_until_cancelled(connecting).await {
+            None => return,
+            Some(Ok(connection)) => {
                 backoff.reset();
                 said.clear();
                 tracing::info!(relay = %connection.remote_address(), "attached to the relay");
-                match attached(deployment, &connection, &streams).await {
-                    Ended::Replaced => return replaced().await,
+                let attached = attached(deployment, &connection, &streams);
+                let ended = ending.run_until_cancelled(attached).await;
+                let Some(ended) = ended else {
+                    return connection.close().await;
+                };
+                match ended {
+                    Ended::Replaced => return replaced(),
                     Ended::Lost(reason) => tracing::warn!(%reason, "lost the relay"),
                     Ended::Draining(delay) => {
                         tracing::info!(?delay, "the relay ends, and is to be back soon");
@@ -128,9 +171,12 @@ async fn attend(deployment: &Arc<Deployment>, link: &DeploymentLink, name: &str)
                     }
                 }
             }
-            Err(error) => tell(&error, &mut said),
+            Some(Err(error)) => tell(&error, &mut said),
         }
-        sleep(backoff.next_delay(random_u64().unwrap_or(0))).await;
+        let delay = sleep(backoff.next_delay(random()));
+        if ending.run_until_cancelled(delay).await.is_none() {
+            return;
+        }
     }
 }
 
@@ -181,12 +227,11 @@ async fn attached(
 }
 
 /// Two agents that both came back would take each other's place for ever.
-async fn replaced() {
+fn replaced() {
     tracing::error!(
         "another agent with this link has taken over: the app here goes on, without pushes; start \
          this agent again to take over from the other"
     );
-    std::future::pending::<()>().await;
 }
 
 /// Says why there is no way to the relay, once for each reason.

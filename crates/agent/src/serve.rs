@@ -1,6 +1,6 @@
 //! One stream of a developer: greet, hear what it is for, and do that.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use patchwire_protocol::{
     limits,
@@ -30,6 +30,9 @@ pub(crate) type Writer = FrameWriter<WriteHalf<InnerStream>>;
 /// The most lines in one message: with the longest of lines it still fits a frame.
 const LINES: usize = limits::FRAME / (limits::LOG_LINE + 64);
 
+/// How long a greeted stream may be kept at hand without a word: there are not many.
+const GREETED: Duration = Duration::from_secs(300);
+
 /// Serves one stream to its end. What goes wrong is its own affair.
 pub(crate) async fn serve(deployment: Arc<Deployment>, incoming: IncomingStream) {
     let stream = match incoming.handshake().await {
@@ -41,8 +44,10 @@ pub(crate) async fn serve(deployment: Arc<Deployment>, incoming: IncomingStream)
     if writer.send(&greeting).await.is_err() {
         return;
     }
-    // A client may keep a greeted stream at hand for long: no deadline until it says something.
-    let result = match reader.receive().await {
+    let Ok(first) = timeout(GREETED, reader.receive()).await else {
+        return tracing::debug!("a developer's stream said nothing for too long");
+    };
+    let result = match first {
         Ok(Some(DeveloperMessage::Push(push))) => {
             return Box::pin(push::serve(deployment, reader, writer, push)).await;
         }

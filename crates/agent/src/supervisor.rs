@@ -153,7 +153,9 @@ impl Supervisor {
                 match self.state {
                     State::Down | State::Backoff { .. } | State::Held => self.spawn(now),
                     State::Running { .. } => self.terminate(Next::Start, now),
-                    State::Stopping { .. } | State::Killed { .. } => self.set_next(Next::Start),
+                    State::Stopping { .. } | State::Killed { .. } => {
+                        self.set_next(Next::Start, now);
+                    }
                 }
             }
             Input::Stop => match self.state {
@@ -163,7 +165,7 @@ impl Supervisor {
                     self.report(Report::Stopped);
                 }
                 State::Running { .. } => self.terminate(Next::Stay, now),
-                State::Stopping { .. } | State::Killed { .. } => self.set_next(Next::Stay),
+                State::Stopping { .. } | State::Killed { .. } => self.set_next(Next::Stay, now),
             },
             Input::Policy(on_exit) => {
                 self.on_exit = on_exit;
@@ -266,9 +268,15 @@ impl Supervisor {
         self.outputs.push_back(Output::Terminate);
     }
 
-    fn set_next(&mut self, wanted: Next) {
-        if let State::Stopping { next, .. } | State::Killed { next, .. } = &mut self.state {
-            *next = wanted;
+    fn set_next(&mut self, wanted: Next, now: Instant) {
+        match &mut self.state {
+            State::Stopping { next, .. } => *next = wanted,
+            State::Killed { next, stuck_at } => {
+                *next = wanted;
+                // Whoever asks is told once more, if it still hangs.
+                stuck_at.get_or_insert(now + STUCK_AFTER);
+            }
+            State::Down | State::Running { .. } | State::Backoff { .. } | State::Held => {}
         }
     }
 

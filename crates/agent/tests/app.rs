@@ -258,10 +258,11 @@ async fn the_app_sees_its_push_and_no_secret() {
 
 #[tokio::test]
 async fn a_running_app_is_signalled_and_paused() {
-    let script = "trap 'echo reloaded' HUP; echo up; while :; do tail -f /dev/null & wait; done";
+    // Not HUP, which whoever runs the tests may have had ignored (nohup).
+    let script = "trap 'echo reloaded' USR1; echo up; while :; do tail -f /dev/null & wait; done";
     let app = shell(script, GRACE);
     assert!(matches!(
-        app.signal(Signal::Hup).await,
+        app.signal(Signal::Usr1).await,
         Err(AppError::NotRunning)
     ));
     app.pause().await.unwrap();
@@ -269,7 +270,7 @@ async fn a_running_app_is_signalled_and_paused() {
     start(&app, OnExit::Restart).await;
     line(&app, "up").await;
     app.pause().await.unwrap();
-    app.signal(Signal::Hup).await.unwrap();
+    app.signal(Signal::Usr1).await.unwrap();
     assert!(app.log_tail(9).len() == 1, "a paused app does nothing");
     app.resume().await.unwrap();
     line(&app, "reloaded").await;

@@ -167,8 +167,7 @@ impl Conversation {
                 () = sleep(ALIVE), if self.reading => {
                     // A large file with little to send: that is not silence.
                     self.reading = false;
-                    let nothing = Input::Content(Content::Piece(Vec::new()));
-                    self.sender.handle_input(nothing, Instant::now());
+                    self.sender.handle_input(Input::Content(Content::Alive), Instant::now());
                 }
                 () = timeout => self.sender.handle_timeout(Instant::now()),
             }

@@ -28,7 +28,8 @@ pub const SYMLINK_TARGET: usize = 4095;
 /// The most entries in a manifest, and operations in a push.
 pub const ENTRIES: u64 = 1_000_000;
 
-/// The most bytes that the paths of one manifest or of one push's operations may have in all.
+/// The most bytes that the paths and links of one manifest or of one push's operations may have in
+/// all.
 pub const PATH_BYTES: u64 = 256 << 20;
 
 /// The most operations or entries in one message.
@@ -64,6 +65,12 @@ pub const ANSWERS: usize = 256;
 
 /// How long one end waits for the other's next message while a push is being transferred.
 pub const STALL: Duration = Duration::from_secs(30);
+
+/// How long a developer may take from what it was offered to the push that is planned against it.
+pub const PLANNING: Duration = Duration::from_secs(120);
+
+/// How often a push may say that it is still reading: an hour's worth at one in five seconds.
+pub const ALIVE: u32 = 720;
 
 /// How long after it was planned a push may still be applied.
 pub const EXPIRY: Duration = Duration::from_secs(120);

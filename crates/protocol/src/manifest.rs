@@ -63,7 +63,7 @@ impl LinkTarget {
 
     /// The target's bytes.
     #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
+    pub const fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
@@ -158,6 +158,15 @@ impl Entry {
     #[must_use]
     pub const fn is_directory(&self) -> bool {
         matches!(self, Self::Directory { .. })
+    }
+
+    /// The length in bytes of a link's target; 0 for what has none.
+    #[must_use]
+    pub const fn target_len(&self) -> usize {
+        match self {
+            Self::Symlink { target } => target.as_bytes().len(),
+            Self::File { .. } | Self::Directory { .. } => 0,
+        }
     }
 
     /// The length in bytes of a file's content; 0 for what has none.

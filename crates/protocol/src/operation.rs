@@ -92,6 +92,20 @@ impl Operation {
         }
     }
 
+    /// The bytes of its paths and of a link's target: what it costs in memory beside a fixed size.
+    #[must_use]
+    pub fn path_bytes(&self) -> u64 {
+        let source = match self {
+            Self::Put { source, .. } => source.path().map_or(0, |path| path.as_bytes().len()),
+            Self::Delete { .. } => 0,
+        };
+        let target = match self {
+            Self::Put { entry, .. } => entry.target_len(),
+            Self::Delete { .. } => 0,
+        };
+        (self.path().as_bytes().len() + source + target) as u64
+    }
+
     /// Tells whether bytes for this operation stand in the content stream. A push of which this
     /// holds for none has no such stream, not even an empty one.
     #[must_use]
@@ -104,6 +118,15 @@ impl Operation {
 }
 
 impl Source {
+    /// The file of the base that it names.
+    #[must_use]
+    pub const fn path(&self) -> Option<&RelativePath> {
+        match self {
+            Self::None | Self::Whole => None,
+            Self::Delta { basis: path } | Self::Copy { from: path } => Some(path),
+        }
+    }
+
     /// Tells whether bytes for this source stand in the content stream.
     #[must_use]
     pub const fn is_sent(&self) -> bool {

@@ -274,6 +274,7 @@ impl Store {
         gate.close();
         let synced = ground.sync(&journal.steps);
         if let Err(error) = synced.and_then(|()| self.write_record(&record)) {
+            gate.open();
             return Err(self.give_up(&journal, error));
         }
         self.record = Some(record);
@@ -294,9 +295,13 @@ impl Store {
 
     /// Takes a change back that failed with `change`.
     fn give_up(&mut self, journal: &Journal, change: PathError) -> CommitError {
-        // The record first: while it names the tree from before, a crash leads back there.
-        let restore = self
-            .write_standing_record()
+        // The record first: while it names the tree from before, a crash leads back there. On a disk
+        // that is full it can't be written, and most often need not be.
+        let restore = match self.write_standing_record() {
+            Err(_) if self.stands_without(journal) => Ok(()),
+            written => written,
+        };
+        let restore = restore
             .and_then(|()| self.take_back(journal))
             .and_then(|lost| {
                 for path in lost {

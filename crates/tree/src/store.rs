@@ -220,15 +220,16 @@ impl Store {
         manifest.unwrap_or_default()
     }
 
-    /// Notes that the app was ready on the tree that stands. Does nothing if there is none.
+    /// Notes whether the app was ready on the tree that stands. Does nothing if that is known, or
+    /// there is none.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if the record can't be written.
-    pub fn set_verified(&mut self) -> Result<(), StoreError> {
+    pub fn set_verified(&mut self, verified: bool) -> Result<(), StoreError> {
         self.check_whole()?;
-        if let Some(mut record) = self.record.clone() {
-            record.verified = true;
+        if let Some(mut record) = self.record.clone().filter(|r| r.verified != verified) {
+            record.verified = verified;
             self.write_record(&record)?;
             self.record = Some(record);
         }
@@ -278,6 +279,12 @@ impl Store {
         let standing = self.record.as_ref().map_or(0, |record| record.sequence);
         let undo = self.undo.as_ref().map_or(0, |undo| undo.sequence);
         standing.max(undo) + 1
+    }
+
+    /// Tells whether the record on the disk is that of another change than `journal`'s.
+    pub(crate) fn stands_without(&self, journal: &Journal) -> bool {
+        let record = self.read_sealed::<CommitRecord>(COMMITTED, RECORD_MAGIC);
+        record.is_ok_and(|record| record.map(|record| record.sequence) != Some(journal.sequence))
     }
 
     pub(crate) fn write_record(&self, record: &CommitRecord) -> Result<(), PathError> {
@@ -532,8 +539,15 @@ fn probe_rename(root: &Dir, state: &Dir) -> Result<(), PathError> {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        state.rename(PROBE, root, PROBE_IN_ROOT)?;
-        root.rename(PROBE_IN_ROOT, state, PROBE)?;
+        match state.rename_new(PROBE, root, PROBE_IN_ROOT) {
+            // Left by a crash, or someone's own: that two directories are one file system is known
+            // from the next start on.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            moved => {
+                moved?;
+                root.rename(PROBE_IN_ROOT, state, PROBE)?;
+            }
+        }
         state.unlink(PROBE)
     };
     probe().context("move a file between the state directory and", b"the root")

@@ -14,11 +14,17 @@ use patchwire_protocol::{
 use patchwire_tree::Window;
 use tokio::runtime::Handle;
 
-use super::{Deployment, micros};
-use crate::{app::App, failure, ready::NotReady, supervisor::OnExit};
+use super::{Deployment, listed, micros};
+use crate::{app::App, failure, process::RunError, ready::NotReady, supervisor::OnExit};
 
 /// How long a reload command may take.
 const COMMAND: Duration = Duration::from_secs(60);
+
+/// The most bytes of the app's last lines in an answer.
+const LOG_TAIL: usize = 64 << 10;
+
+/// The most bytes of a command's output in a message.
+const LAST_WORDS: usize = 2 << 10;
 
 /// How the app took up what stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +42,7 @@ impl Deployment {
     pub(crate) async fn reload(&self, push: &Push) -> Reloaded {
         let reloaded = self.take_up_and_verify(&push.app).await;
         if reloaded.outcome.is_ok() {
-            self.set_verified().await;
+            self.set_verified(true).await;
         }
         reloaded
     }
@@ -51,21 +57,40 @@ impl Deployment {
             })
             .await;
         self.refresh().await;
-        let problem = match result {
-            Ok(_) => self.take_up_and_verify(&self.options()).await.outcome.err(),
+        let mut rolled_back = RolledBack {
+            restored: result.is_ok(),
+            root: None,
+            problem: None,
+            lost: Vec::new(),
+            warnings: window.warnings.iter().map(Text::cut).collect(),
+            app: None,
+        };
+        match result {
+            Ok(done) => {
+                rolled_back.lost = listed(done.lost);
+                rolled_back
+                    .warnings
+                    .extend(done.warnings.iter().map(Text::cut));
+                let reloaded = self.take_up_and_verify(&self.options()).await;
+                // It was ready once; if it no longer is, a push of it has to be more than nothing.
+                if reloaded.outcome.is_err() {
+                    self.set_verified(false).await;
+                }
+                rolled_back.problem = reloaded.outcome.err();
+            }
             Err(error) => {
                 if window.stopped {
                     self.start_app(OnExit::Restart).await;
                 }
-                Some(failure::of_commit(&error))
+                rolled_back.problem = Some(failure::of_commit(&error));
             }
-        };
+        }
         // Ready or not: from here on it is kept alive.
         self.settle().await;
         RolledBack {
             root: self.standing().root.map(WireDigest),
-            problem,
             app: Some(self.app.state()),
+            ..rolled_back
         }
     }
 
@@ -139,7 +164,12 @@ impl Deployment {
                     Ok(done) => Err(format!(
                         "the reload command ended with {}: {}",
                         done.exit,
-                        String::from_utf8_lossy(&done.output)
+                        last_words(&done.output)
+                    )),
+                    Err(RunError::TimedOut { timeout, output }) => Err(format!(
+                        "the reload command did not end within {}: {}",
+                        humantime::format_duration(timeout),
+                        last_words(&output)
                     )),
                     Err(error) => Err(format!("the reload command failed: {error}")),
                 }
@@ -158,6 +188,11 @@ impl Deployment {
         let timeout = self.flags.ready_timeout(options.ready_timeout_ms);
         let outcome = match self.app.verify(&check, timeout).await {
             Ok(()) => Ok(taken_up == TakenUp::Started),
+            Err(_) if self.is_ending() => {
+                // That it isn't ready is our own doing. The next start of the agent finds this push
+                // unverified and makes up for it.
+                return std::future::pending().await;
+            }
             Err(not_ready) => {
                 let code = match not_ready {
                     NotReady::NotStarted { .. } | NotReady::Exited { .. } => FailureCode::AppExited,
@@ -177,11 +212,20 @@ impl Deployment {
     /// How the app is, for a result to begin with.
     fn reloaded(&self) -> Reloaded {
         let lines = self.app.log_tail(limits::LOG_TAIL_LINES);
-        let text = |bytes: &[u8]| Text::cut(String::from_utf8_lossy(bytes));
+        // The last lines that fit: an answer is one frame.
+        let mut bytes = 0;
+        let fitting = lines.iter().rev().take_while(|line| {
+            bytes += line.text.len();
+            bytes <= LOG_TAIL
+        });
+        let mut log_tail: Vec<_> = fitting
+            .map(|line| Text::cut(String::from_utf8_lossy(&line.text)))
+            .collect();
+        log_tail.reverse();
         Reloaded {
             outcome: Ok(false),
             app: Some(self.app.state()),
-            log_tail: lines.iter().map(|line| text(&line.text)).collect(),
+            log_tail,
             reload_us: 0,
             ready_us: 0,
         }
@@ -194,6 +238,12 @@ impl Deployment {
             .map(|(_, meta)| meta.app)
             .unwrap_or_default()
     }
+}
+
+/// The end of what a command wrote: where it says why it failed.
+fn last_words(output: &[u8]) -> String {
+    let start = output.len().saturating_sub(LAST_WORDS);
+    String::from_utf8_lossy(&output[start..]).into_owned()
 }
 
 /// Keeps the app from seeing half a push, from a thread that may block: one that restarts is stopped

@@ -83,13 +83,14 @@ impl Standing {
     }
 
     /// Says what becomes of a push that came at `came_ms`. `offered` is what was offered to it
-    /// before, and stands as long as the push has its turn.
+    /// before, and stands as long as the push has its turn. `restarts` tells whether the app is
+    /// started anew for a push, so that one seen to be ready runs what stands.
     pub(crate) fn judge(
         &self,
         push: &Push,
         offered: Option<&Offered>,
         answers: &Answers,
-        app: AppState,
+        (app, restarts): (AppState, bool),
         came_ms: u64,
     ) -> Judgement {
         let answer = |answer: Answer| {
@@ -103,6 +104,8 @@ impl Standing {
         let refuse = |code, message: &str| answer(refusal(push, Failure::new(code, message)));
         match answers.find(push) {
             Known::No => {}
+            // One kept before its end was known says nothing of what stands.
+            Known::Answered(known) if known.root.is_none() => return answer(known.clone()),
             Known::Answered(known) => return Judgement::Answer(Box::new(known.clone())),
             Known::Taken => {
                 return refuse(
@@ -111,17 +114,14 @@ impl Standing {
                 );
             }
         }
-        if came_ms > push.expires_ms {
-            return refuse(
-                FailureCode::Expired,
-                "the push came after it had expired: push again",
-            );
-        }
         let stands = self.root == Some(push.target.0);
         let last = self.push.as_ref();
-        if stands && self.verified && last.is_some_and(|(_, meta)| meta.app == push.app) {
-            // The very push that made it, if the agent ended before it could keep its answer.
-            let made_it = last.is_some_and(|(push_id, _)| *push_id == push.push_id);
+        let runs_so = last.is_some_and(|(_, meta)| meta.app == push.app);
+        // The very push that made it, if the agent ended before it could keep its answer.
+        let made_it = last.is_some_and(|(push_id, _)| *push_id == push.push_id);
+        // An app that had to be started again since is not well on it, whatever it was then.
+        let is_well = app.running && app.restarts == 0;
+        if stands && self.verified && runs_so && (made_it || is_well) {
             return answer(Answer {
                 status: if made_it {
                     PushStatus::Done
@@ -129,9 +129,15 @@ impl Standing {
                     PushStatus::NoChanges
                 },
                 failure: None,
-                verified: true,
+                verified: restarts,
                 ..refusal(push, Failure::new(FailureCode::Invalid, ""))
             });
+        }
+        if came_ms > push.expires_ms {
+            return refuse(
+                FailureCode::Expired,
+                "the push came after it had expired: push again",
+            );
         }
         let fits = push.epoch == self.epoch
             && match push.base {
@@ -143,7 +149,9 @@ impl Standing {
             return Judgement::Accept;
         }
         match last {
-            Some((push_id, meta)) if meta.client != push.client && !push.force && !stands => {
+            Some((push_id, meta))
+                if meta.client != push.client && !push.force && !(stands && runs_so) =>
+            {
                 answer(conflict(
                     push,
                     ConflictWith {
@@ -215,7 +223,15 @@ mod tests {
     }
 
     fn judge(standing: &Standing, push: &Push, offered: Option<&Offered>) -> Judgement {
-        standing.judge(push, offered, &Answers::default(), AppState::default(), 100)
+        standing.judge(push, offered, &Answers::default(), (well(), true), 100)
+    }
+
+    fn well() -> AppState {
+        AppState {
+            running: true,
+            pid: Some(1),
+            ..AppState::default()
+        }
     }
 
     fn status(judgement: Judgement) -> (PushStatus, Option<FailureCode>) {
@@ -320,6 +336,35 @@ mod tests {
     }
 
     #[test]
+    fn an_app_that_is_not_well_is_no_reason_to_do_nothing() {
+        let again = push(1, committed("old"), "old");
+        let crashed = AppState {
+            restarts: 1,
+            ..well()
+        };
+        for app in [AppState::default(), crashed] {
+            let judged = standing("old").judge(&again, None, &Answers::default(), (app, true), 100);
+            assert!(matches!(judged, Judgement::Accept), "{judged:?}");
+        }
+    }
+
+    #[test]
+    fn another_clients_way_to_run_the_app_is_not_replaced_unasked() {
+        let app = AppOptions {
+            ready_timeout_ms: Some(1),
+            ..AppOptions::default()
+        };
+        let otherwise = Push {
+            app,
+            ..push(2, Base::Unknown, "old")
+        };
+        assert_eq!(
+            status(judge(&standing("old"), &otherwise, None)),
+            (PushStatus::Conflict, Some(FailureCode::Conflict))
+        );
+    }
+
+    #[test]
     fn a_push_is_answered_once_and_not_after_it_expired() {
         let late = Push {
             expires_ms: 99,
@@ -337,8 +382,7 @@ mod tests {
             target: late.target,
             answer,
         });
-        let judge =
-            |push: &Push| standing("old").judge(push, None, &answers, AppState::default(), 100);
+        let judge = |push: &Push| standing("old").judge(push, None, &answers, (well(), true), 100);
         assert_eq!(
             status(judge(&late)),
             (PushStatus::Failed, Some(FailureCode::NotReady))

@@ -106,6 +106,9 @@ pub enum DeveloperMessage {
     Status,
     /// 7: asks for lines of the app's output.
     Logs(LogsRequest),
+    /// 8: content is still being read and there is nothing to send yet; at most [`limits::ALIVE`]
+    /// times in a push.
+    Alive,
 }
 
 /// What an agent says to a developer.

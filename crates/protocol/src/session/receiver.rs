@@ -74,7 +74,7 @@ pub enum StageFailure {
 }
 
 /// A commit.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Committed {
     /// The epoch of the state.
     pub epoch: u64,
@@ -91,7 +91,7 @@ pub struct Committed {
 }
 
 /// What a reload came to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reloaded {
     /// Whether the readiness check saw the new code start, or why the app isn't ready.
     pub outcome: Result<bool, Failure>,
@@ -108,10 +108,16 @@ pub struct Reloaded {
 /// What going back came to.
 #[derive(Debug)]
 pub struct RolledBack {
-    /// The root that stands now, and what went wrong on the way, if anything.
+    /// Whether the previous tree stands again.
+    pub restored: bool,
+    /// The root that stands now.
     pub root: Option<WireDigest>,
     /// Why the previous tree could not be brought back, or is not healthy either.
     pub problem: Option<Failure>,
+    /// Managed paths that could not come back.
+    pub lost: Vec<RelativePath>,
+    /// What else the developer should know.
+    pub warnings: Vec<Text>,
     /// The app, where there is one.
     pub app: Option<AppState>,
 }
@@ -140,7 +146,8 @@ pub enum Output {
     Reload,
     /// Bring the previous tree back and the app on it, with [`Input::RolledBack`].
     RollBack,
-    /// Keep this answer, so that the same push sent again is answered and not applied.
+    /// Keep this answer, in the place of one to the same push, so that the push sent again is
+    /// answered and not applied.
     Record(Box<Answer>),
     /// Nothing more will come of this push; end the stream once what was sent is written.
     Finished,
@@ -162,7 +169,7 @@ enum State {
     Staging { push: Box<Push>, open: bool },
     /// What stands here was offered. What comes of the former attempt is dropped until the push
     /// begins again or signatures are asked for.
-    Offered { push: Box<Push> },
+    Offered { push: Box<Push>, signed: bool },
     /// Signatures are being made.
     Signing { push: Box<Push>, left: usize },
     /// The tree is being exchanged.
@@ -190,6 +197,7 @@ pub struct Receiver {
     outputs: VecDeque<Output>,
     timeout: Option<Instant>,
     rebases: u32,
+    alive: u32,
 }
 
 impl Receiver {
@@ -201,11 +209,13 @@ impl Receiver {
             outputs: VecDeque::new(),
             timeout: Some(now + limits::STALL),
             rebases: 0,
+            alive: 0,
         }
     }
 
     /// Takes an input.
     pub fn handle_input(&mut self, input: Input, now: Instant) {
+        let was_offered = matches!(self.state, State::Offered { .. });
         let state = mem::replace(&mut self.state, State::Finished);
         self.state = match (state, input) {
             (state, Input::Message(message)) => self.handle_message(state, message),
@@ -214,7 +224,7 @@ impl Receiver {
                 let left = left - usize::from(part.last);
                 self.send(AgentMessage::Signature(part));
                 match left {
-                    0 => State::Offered { push },
+                    0 => State::Offered { push, signed: true },
                     left => State::Signing { push, left },
                 }
             }
@@ -246,10 +256,12 @@ impl Receiver {
         };
         self.timeout = match self.state {
             State::Finished => None,
-            State::Idle
-            | State::Operations { .. }
-            | State::Staging { open: true, .. }
-            | State::Offered { .. } => Some(now + limits::STALL),
+            // What comes of the former attempt is no sign of the next one.
+            State::Offered { .. } if was_offered => self.timeout,
+            State::Offered { .. } => Some(now + limits::PLANNING),
+            State::Idle | State::Operations { .. } | State::Staging { open: true, .. } => {
+                Some(now + limits::STALL)
+            }
             State::Judging(_)
             | State::Staging { open: false, .. }
             | State::Signing { .. }
@@ -274,9 +286,9 @@ impl Receiver {
             }
             State::Operations { push, .. }
             | State::Staging { push, open: true }
-            | State::Offered { push } => {
+            | State::Offered { push, .. } => {
                 let push = push.clone();
-                let what = format!("nothing came for {} s", limits::STALL.as_secs());
+                let what = "nothing came for too long".to_owned();
                 self.state = self.refuse(&push, Failure::new(FailureCode::Stalled, what));
                 self.timeout = None;
                 return;
@@ -325,7 +337,7 @@ impl Receiver {
         match (state, message) {
             (State::Finished, _) => State::Finished,
             (State::Idle, DeveloperMessage::Push(push)) => self.begin(push),
-            (State::Offered { push: former }, DeveloperMessage::Push(push)) => {
+            (State::Offered { push: former, .. }, DeveloperMessage::Push(push)) => {
                 let same = push.push_id == former.push_id
                     && push.client == former.client
                     && push.target == former.target;
@@ -335,7 +347,13 @@ impl Receiver {
                     self.misunderstood("a push began again as another".to_owned())
                 }
             }
-            (State::Offered { push }, DeveloperMessage::Sign(paths)) => {
+            (
+                State::Offered {
+                    push,
+                    signed: false,
+                },
+                DeveloperMessage::Sign(paths),
+            ) => {
                 if paths.is_empty() || paths.len() > limits::SIGNATURES {
                     let count = paths.len();
                     return self.misunderstood(format!("signatures of {count} files asked for"));
@@ -346,11 +364,12 @@ impl Receiver {
             }
             // What was on its way when the base was refused.
             (
-                State::Offered { push },
+                state @ State::Offered { .. },
                 DeveloperMessage::Operations(_)
                 | DeveloperMessage::Content(_)
-                | DeveloperMessage::ContentEnd,
-            ) => State::Offered { push },
+                | DeveloperMessage::ContentEnd
+                | DeveloperMessage::Alive,
+            ) => state,
             (
                 State::Operations {
                     push,
@@ -366,13 +385,20 @@ impl Receiver {
                 self.outputs.push_back(Output::Content(bytes));
                 State::Staging { push, open: true }
             }
+            (state @ State::Staging { open: true, .. }, DeveloperMessage::Alive) => {
+                self.alive += 1;
+                match self.alive > limits::ALIVE {
+                    true => self.misunderstood("the content never goes on".to_owned()),
+                    false => state,
+                }
+            }
             (State::Staging { push, open: true }, DeveloperMessage::ContentEnd) => {
                 self.outputs.push_back(Output::ContentEnd);
                 State::Staging { push, open: false }
             }
             (
                 State::Operations { push, .. }
-                | State::Offered { push }
+                | State::Offered { push, .. }
                 | State::Judging(push)
                 | State::Signing { push, .. }
                 | State::Staging { push, .. },
@@ -459,7 +485,10 @@ impl Receiver {
         for batch in super::batches(&entries) {
             self.send(AgentMessage::Entries(batch.to_vec()));
         }
-        State::Offered { push }
+        State::Offered {
+            push,
+            signed: false,
+        }
     }
 
     fn take_operations(
@@ -473,7 +502,7 @@ impl Receiver {
             return self.misunderstood(format!("{} operations in one message", more.len()));
         }
         for operation in &more {
-            path_bytes += operation.path().as_bytes().len() as u64;
+            path_bytes += operation.path_bytes();
             if let Operation::Put {
                 path,
                 entry: Entry::Symlink { target },
@@ -536,6 +565,16 @@ impl Receiver {
             Err(why) if committed.can_roll_back => {
                 let why = why.clone();
                 self.send(AgentMessage::Progress(Phase::RollingBack));
+                // Kept before, so that an agent that ends while it goes back knows that it did.
+                let mut expected = answer(
+                    &push,
+                    committed.clone(),
+                    reloaded.clone(),
+                    PushStatus::RolledBack,
+                    Some(why.clone()),
+                );
+                expected.root = None;
+                self.outputs.push_back(Output::Record(Box::new(expected)));
                 self.outputs.push_back(Output::RollBack);
                 State::RollingBack {
                     push,
@@ -565,7 +604,7 @@ impl Receiver {
         why: &Failure,
         rolled_back: RolledBack,
     ) -> State {
-        let is_back = rolled_back.root != Some(committed.root);
+        let is_back = rolled_back.restored;
         let status = match is_back {
             true => PushStatus::RolledBack,
             false => PushStatus::Failed,
@@ -682,5 +721,6 @@ const fn kind(message: &DeveloperMessage) -> &'static str {
         DeveloperMessage::Abort => "the end of a push",
         DeveloperMessage::Status => "a request for the status",
         DeveloperMessage::Logs(_) => "a request for lines",
+        DeveloperMessage::Alive => "a sign of life",
     }
 }

@@ -38,6 +38,8 @@ pub enum Planned {
 pub enum Content {
     /// The next piece of the content stream, at most [`limits::CONTENT_PART`] bytes.
     Piece(Vec<u8>),
+    /// There is nothing to send yet, and it goes on.
+    Alive,
     /// It has ended.
     End,
     /// A file is no longer what the target's manifest says.
@@ -267,7 +269,7 @@ impl Sender {
     ) -> State {
         path_bytes += more
             .iter()
-            .map(|entry| entry.path.as_bytes().len() as u64)
+            .map(|e| (e.path.as_bytes().len() + e.entry.target_len()) as u64)
             .sum::<u64>();
         entries.extend(more);
         let count = entries.len() as u64;
@@ -365,6 +367,11 @@ impl Sender {
         match content {
             Content::Piece(bytes) => {
                 self.send(DeveloperMessage::Content(bytes));
+                self.outputs.push_back(Output::Read);
+                State::Sending
+            }
+            Content::Alive => {
+                self.send(DeveloperMessage::Alive);
                 self.outputs.push_back(Output::Read);
                 State::Sending
             }

@@ -131,6 +131,8 @@ struct Developer {
     outcome: Option<Outcome>,
     /// A file that turns out to have changed when the content is read.
     changed: Option<RelativePath>,
+    /// Whether the first piece takes its time.
+    slow: bool,
 }
 
 struct Agent {
@@ -192,6 +194,7 @@ impl Pair {
                 pieces: VecDeque::new(),
                 outcome: None,
                 changed: None,
+                slow: true,
             },
             agent: Agent {
                 epoch: 7,
@@ -284,6 +287,7 @@ impl Developer {
             }
             sender::Output::Read => sender::Input::Content(match self.changed.take() {
                 Some(path) => Content::Changed(path),
+                None if std::mem::take(&mut self.slow) => Content::Alive,
                 None => self.pieces.pop_front().map_or(Content::End, Content::Piece),
             }),
         };
@@ -402,8 +406,11 @@ impl Agent {
             Output::RollBack => {
                 self.tree = self.previous.take().unwrap();
                 Input::RolledBack(RolledBack {
+                    restored: true,
                     root: Some(root(&self.tree)),
                     problem: None,
+                    lost: Vec::new(),
+                    warnings: Vec::new(),
                     app: Some(AppState::default()),
                 })
             }
@@ -805,6 +812,7 @@ fn any_message() -> impl Strategy<Value = DeveloperMessage> {
         Just(DeveloperMessage::Sign(Vec::new())),
         Just(DeveloperMessage::Abort),
         Just(DeveloperMessage::Status),
+        Just(DeveloperMessage::Alive),
     ]
 }
 

@@ -85,7 +85,7 @@ fn scatter_unmanaged(root: &Path) {
 fn committed(root: &Path) -> Tree {
     let mut store = open(root);
     push(&mut store, 1, &before()).unwrap();
-    store.set_verified().unwrap();
+    store.set_verified(true).unwrap();
     scatter_unmanaged(root);
     Tree::read(root)
 }
