@@ -90,9 +90,9 @@ pub struct Greeting {
 pub enum DeveloperMessage {
     /// 0: a push begins, or begins again from another base.
     Push(Box<Push>),
-    /// 1: the next of its operations, at most [`limits::BATCH`].
+    /// 1: the next of its operations, one to [`limits::BATCH`].
     Operations(Vec<Operation>),
-    /// 2: the next piece of its content stream, at most [`limits::CONTENT_PART`] bytes: one zstd
+    /// 2: the next piece of its content stream, one to [`limits::CONTENT_PART`] bytes: one zstd
     /// stream of what every operation that [`is_sent`](crate::operation::Source::is_sent) sends,
     /// in their order.
     Content(Vec<u8>),
@@ -119,7 +119,7 @@ pub enum AgentMessage {
     Greeting(Greeting),
     /// 1: the push's base isn't what stands here; this many [`AgentMessage::Entries`] say what does.
     Rebase(Rebase),
-    /// 2: the next entries of what stands here, sorted by path, at most [`limits::BATCH`].
+    /// 2: the next entries of what stands here, sorted by path, one to [`limits::BATCH`].
     Entries(Vec<ManifestEntry>),
     /// 3: the next part of a signature that was asked for.
     Signature(SignaturePart),
@@ -155,8 +155,8 @@ pub struct Rebase {
 pub struct SignaturePart {
     /// Which of the paths in [`DeveloperMessage::Sign`], in their order.
     pub index: u32,
-    /// The bytes, at most [`limits::CONTENT_PART`]. A file that can't be signed (it is gone) has
-    /// one part without bytes.
+    /// The bytes, at most [`limits::CONTENT_PART`]; only a signature's last part may have none. A
+    /// file that can't be signed (it is gone) has one part without bytes.
     pub bytes: Vec<u8>,
     /// Whether this is the signature's last part.
     pub last: bool,

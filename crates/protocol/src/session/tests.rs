@@ -580,6 +580,51 @@ fn an_agent_that_never_settles_is_left() {
     ));
 }
 
+#[test]
+fn what_brings_a_push_no_further_ends_it() {
+    let mut pair = Pair::new(&tree(&[]), &old(), &new(), 1000, usize::MAX);
+    let rebase = Rebase {
+        epoch: 7,
+        managed: true,
+        entries: 1,
+    };
+    for message in [
+        AgentMessage::Rebase(rebase),
+        AgentMessage::Entries(Vec::new()),
+    ] {
+        let message = sender::Input::Message(message);
+        pair.sender.handle_input(message, pair.now);
+    }
+    let is_end = |output: &sender::Output| {
+        matches!(
+            output,
+            sender::Output::Finished(Outcome::Misbehaved(what)) if what.contains("entries")
+        )
+    };
+    assert!(std::iter::from_fn(|| pair.sender.poll_output()).any(|output| is_end(&output)));
+
+    let mut receiver = Receiver::new(pair.now);
+    let header = Push {
+        operations: 1,
+        base: Base::Committed(root(&old())),
+        ..header()
+    };
+    for input in [
+        receiver::Input::Message(DeveloperMessage::Push(Box::new(header))),
+        receiver::Input::Judged(Verdict::Accept),
+        receiver::Input::Message(DeveloperMessage::Operations(Vec::new())),
+    ] {
+        receiver.handle_input(input, pair.now);
+    }
+    let is_end = |output: &receiver::Output| {
+        matches!(
+            output,
+            receiver::Output::Send(AgentMessage::Misunderstood(_))
+        )
+    };
+    assert!(std::iter::from_fn(|| receiver.poll_output()).any(|output| is_end(&output)));
+}
+
 /// 300 files whose paths have more bytes than fit into a frame.
 fn files_with_long_paths() -> Vec<ManifestEntry> {
     let directory = vec!["d".repeat(limits::COMPONENT); 15].join("/");
@@ -694,16 +739,8 @@ fn a_file_that_changes_while_it_is_read_ends_the_push_with_nothing_applied() {
     assert!(pair.agent.finished);
 }
 
-#[test]
-fn a_conflict_is_answered_before_anything_is_staged() {
-    let mut pair = Pair::new(&old(), &old(), &new(), 1000, usize::MAX);
-    let with = ConflictWith {
-        author: Text::cut("bob@desk"),
-        at_ms: 1,
-        push_id: PushId([9; 16]),
-        paths: vec![path("a")],
-    };
-    let header = Push {
+fn header() -> Push {
+    Push {
         push_id: PushId([1; 16]),
         client: ClientId([2; 16]),
         author: Text::default(),
@@ -716,8 +753,20 @@ fn a_conflict_is_answered_before_anything_is_staged() {
         force: false,
         links_may_leave: false,
         app: AppOptions::default(),
+    }
+}
+
+#[test]
+fn a_conflict_is_answered_before_anything_is_staged() {
+    let mut pair = Pair::new(&old(), &old(), &new(), 1000, usize::MAX);
+    let with = ConflictWith {
+        author: Text::cut("bob@desk"),
+        at_ms: 1,
+        push_id: PushId([9; 16]),
+        paths: vec![path("a")],
     };
-    pair.agent.verdict = Some(Verdict::Answer(Box::new(conflict(&header, with))));
+    let conflict = conflict(&header(), with);
+    pair.agent.verdict = Some(Verdict::Answer(Box::new(conflict)));
     assert_eq!(status(pair.run()), PushStatus::Conflict);
     assert_eq!(pair.agent.tree, old());
 }
