@@ -201,7 +201,13 @@ impl Deployment {
                 let drift = self.with_store(|store| Ok::<_, StoreError>(store.inventory()?.drift));
                 let drift = drift.await?;
                 if push.force && !drift.is_empty() {
-                    return Ok(Judgement::Offer);
+                    // To what drifted there is a way only from what stands there now.
+                    return Ok(
+                        match offered.is_some_and(|offered| offered.is_base_of(push)) {
+                            true => Judgement::Accept,
+                            false => Judgement::Offer,
+                        },
+                    );
                 }
                 answer.drift = listed(drift);
                 Ok(Judgement::Answer(answer))
