@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[test]
-fn what_changed_on_the_agents_side_is_replaced_where_it_is_pushed_and_left_where_not() {
+fn what_changed_on_the_agents_side_is_said_and_replaced_where_it_is_pushed_or_forced() {
     let small = Small::start(&["pushed", "gone", "left"]);
     small.push(&[]).expect("done");
     for name in ["pushed", "gone", "left"] {
@@ -21,12 +21,19 @@ fn what_changed_on_the_agents_side_is_replaced_where_it_is_pushed_and_left_where
     fs::write(small.source.join("pushed"), "changed here\n").unwrap();
     fs::remove_file(small.source.join("gone")).unwrap();
     let pushed = small.push(&[]).expect("done");
-    assert_eq!(pushed.json["drift"], json!(["gone", "pushed"]));
-    for (name, content) in [("left", "changed there\n"), ("log", "the app's own\n")] {
-        let path = small.agent.root.join(name);
-        assert_eq!(fs::read_to_string(&path).unwrap(), content);
-        fs::write(small.source.join(name), content).unwrap();
-    }
+    assert_eq!(pushed.json["drift"], json!(["gone", "left", "pushed"]));
+    let read = |name: &str| fs::read_to_string(small.agent.root.join(name)).unwrap();
+    assert_eq!(read("pushed"), "changed here\n");
+    assert_eq!(read("left"), "changed there\n");
+
+    let again = small.push(&[]).expect("no-changes");
+    assert_eq!(again.json["drift"], json!(["left"]));
+    assert_eq!(read("left"), "changed there\n");
+    let forced = small.push(&["--force"]).expect("done");
+    assert_eq!(forced.json["drift"], json!(["left"]));
+    // What was never pushed is nobody's but the app's.
+    assert_eq!(read("log"), "the app's own\n");
+    fs::remove_file(small.agent.root.join("log")).unwrap();
     assert_same_tree(&small.source, &small.agent.root);
 }
 
