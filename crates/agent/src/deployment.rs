@@ -124,6 +124,10 @@ impl Deployment {
 
     /// Waits until no other push is being taken.
     pub(crate) async fn turn(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        if let Ok(turn) = Arc::clone(&self.turn).try_lock_owned() {
+            return turn;
+        }
+        tracing::info!("a push waits for its turn");
         Arc::clone(&self.turn).lock_owned().await
     }
 
@@ -201,13 +205,14 @@ impl Deployment {
                 let drift = self.with_store(|store| Ok::<_, StoreError>(store.inventory()?.drift));
                 let drift = drift.await?;
                 if push.force && !drift.is_empty() {
-                    // To what drifted there is a way only from what stands there now.
-                    return Ok(
-                        match offered.is_some_and(|offered| offered.is_base_of(push)) {
-                            true => Judgement::Accept,
-                            false => Judgement::Offer,
-                        },
-                    );
+                    // The tree is the same, and what lies on the disk isn't: that is put right.
+                    let planned = offered.is_some_and(|offered| {
+                        push.base == Base::Offered(WireDigest(offered.root))
+                    });
+                    return Ok(match planned {
+                        true => Judgement::Accept,
+                        false => Judgement::Offer,
+                    });
                 }
                 answer.drift = listed(drift);
                 Ok(Judgement::Answer(answer))

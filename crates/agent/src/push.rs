@@ -357,6 +357,7 @@ impl Taking {
     /// A push that is here as a whole goes on; another is called off.
     fn developer_is_gone(&mut self) {
         if self.writer.take().is_some() && !self.receiver.is_whole() {
+            tracing::info!(push_id = %self.header.push_id, "the developer left before the push was here");
             self.handle(Input::Message(DeveloperMessage::Abort));
         }
     }

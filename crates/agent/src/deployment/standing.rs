@@ -65,13 +65,6 @@ pub(crate) struct Offered {
     pub(crate) root: Digest,
 }
 
-impl Offered {
-    /// Tells whether a push was planned from this.
-    pub(crate) fn is_base_of(&self, push: &Push) -> bool {
-        push.base == Base::Offered(WireDigest(self.root)) && push.epoch == self.epoch
-    }
-}
-
 impl Standing {
     pub(crate) fn of(store: &Store) -> Self {
         let record = store.committed();
@@ -150,7 +143,7 @@ impl Standing {
             && match push.base {
                 Base::Unknown => false,
                 Base::Committed(root) => self.root == Some(root.0),
-                Base::Offered(_) => offered.is_some_and(|offered| offered.is_base_of(push)),
+                Base::Offered(root) => offered.is_some_and(|offered| offered.root == root.0),
             };
         if fits {
             return Judgement::Accept;

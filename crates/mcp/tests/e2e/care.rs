@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[test]
-fn what_changed_on_the_agents_side_is_said_and_replaced_where_it_is_pushed_or_forced() {
+fn what_changed_on_the_agents_side_is_replaced_where_it_is_pushed_and_left_where_not() {
     let small = Small::start(&["pushed", "gone", "left"]);
     small.push(&[]).expect("done");
     for name in ["pushed", "gone", "left"] {
@@ -22,19 +22,26 @@ fn what_changed_on_the_agents_side_is_said_and_replaced_where_it_is_pushed_or_fo
     fs::remove_file(small.source.join("gone")).unwrap();
     let pushed = small.push(&[]).expect("done");
     assert_eq!(pushed.json["drift"], json!(["gone", "left", "pushed"]));
-    let read = |name: &str| fs::read_to_string(small.agent.root.join(name)).unwrap();
-    assert_eq!(read("pushed"), "changed here\n");
-    assert_eq!(read("left"), "changed there\n");
+    for (name, content) in [("left", "changed there\n"), ("log", "the app's own\n")] {
+        let path = small.agent.root.join(name);
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        fs::write(small.source.join(name), content).unwrap();
+    }
+    assert_same_tree(&small.source, &small.agent.root);
+}
 
-    let again = small.push(&[]).expect("no-changes");
-    assert_eq!(again.json["drift"], json!(["left"]));
-    assert_eq!(read("left"), "changed there\n");
+#[test]
+fn what_no_push_touches_is_said_each_time_and_healed_when_asked_for() {
+    let small = Small::start(&["file", "left"]);
+    small.push(&[]).expect("done");
+    fs::write(small.agent.root.join("left"), "changed there\n").unwrap();
+    let nothing = small.push(&[]).expect("no-changes");
+    assert_eq!(nothing.json["drift"], json!(["left"]));
     let forced = small.push(&["--force"]).expect("done");
     assert_eq!(forced.json["drift"], json!(["left"]));
-    // What was never pushed is nobody's but the app's.
-    assert_eq!(read("log"), "the app's own\n");
-    fs::remove_file(small.agent.root.join("log")).unwrap();
     assert_same_tree(&small.source, &small.agent.root);
+    let healed = small.push(&[]).expect("no-changes");
+    assert_eq!(healed.json["drift"], json!([]));
 }
 
 #[test]

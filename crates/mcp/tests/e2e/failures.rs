@@ -12,8 +12,8 @@ use std::{
 use patchwire_transport::{DeploymentLink, RelayKey, RelayLink};
 
 use crate::world::{
-    APP, Agent, IDLE, Link, Node, Pushed, Relay, World, assert_same_tree, at, free_port, get,
-    is_running, noise, tree, wait_until,
+    APP, Agent, IDLE, Link, Node, Process, Pushed, Relay, World, assert_same_tree, at, free_port,
+    get, is_running, noise, tree, wait_until,
 };
 
 /// A source of a few files in `name`.
@@ -189,6 +189,39 @@ fn an_agent_that_is_killed_while_the_app_gets_ready_gives_its_answer_when_it_is_
     assert_eq!(output.matches("app-started").count(), 1, "{output}");
     let id = fs::read_to_string(gated.agent().root.join(".patchwire/push_id")).unwrap();
     assert_eq!(id, pushed.push_id());
+}
+
+#[test]
+fn an_agent_that_is_told_to_end_while_the_app_gets_ready_does_not_take_the_push_for_a_failed_one() {
+    let mut gated = Gated::new();
+    let push = gated.push_until_started(&["--wait", "60s"]);
+    let mut agent = gated.agent.take().unwrap();
+    assert!(agent.process.terminate().success());
+    assert_same_tree(&gated.source, &agent.root);
+    gated.is_open(true);
+    gated.start_agent();
+    push.join().unwrap().expect("done");
+    assert_same_tree(&gated.source, &gated.agent().root);
+}
+
+#[test]
+fn a_developer_who_leaves_while_a_push_waits_for_its_turn_holds_up_nobody() {
+    let gated = Gated::new();
+    let push = gated.push_until_started(&[]);
+    let other = source(&gated.world, "other");
+    let mut command = push_command(&gated.world, &gated.link, &other);
+    let queued = Process::start(command.arg("--force"));
+    let agent = &gated.agent().process;
+    agent.wait_for("a push waits for its turn", 0);
+    queued.signal(rustix::process::Signal::INT);
+    agent.wait_for("the developer left before the push was here", 0);
+    gated.is_open(true);
+    push.join().unwrap().expect("done");
+    gated
+        .world
+        .push_with(&gated.link, &other, &["--force"])
+        .expect("done");
+    assert_same_tree(&other, &gated.agent().root);
 }
 
 #[test]

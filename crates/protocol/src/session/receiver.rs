@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     mem,
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use crate::{
@@ -19,6 +19,12 @@ use crate::{
     operation::Operation,
     path::RelativePath,
 };
+
+/// How many paths a sentence names.
+const NAMED: usize = 5;
+
+/// The last millisecond that RFC 3339 can write, in 9999.
+const LAST_MS: u64 = 253_402_300_799_999;
 
 /// How often an agent that works says so.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -676,7 +682,24 @@ pub fn refusal(push: &Push, failure: Failure) -> Answer {
 /// Makes the answer to a push that another client's stands in the way of.
 #[must_use]
 pub fn conflict(push: &Push, with: ConflictWith) -> Answer {
-    let message = format!("{} pushed in between", with.author.as_str());
+    let at = UNIX_EPOCH + Duration::from_millis(with.at_ms.min(LAST_MS));
+    let paths: Vec<_> = with
+        .paths
+        .iter()
+        .take(NAMED)
+        .map(ToString::to_string)
+        .collect();
+    let more = if with.paths.len() > NAMED {
+        ", …"
+    } else {
+        ""
+    };
+    let message = format!(
+        "{} pushed in between, at {}, changing {}{more}",
+        with.author.as_str(),
+        humantime::format_rfc3339_seconds(at),
+        paths.join(", "),
+    );
     Answer {
         status: PushStatus::Conflict,
         conflict: Some(with),
