@@ -3,8 +3,11 @@
 //! Every step is checked: what is said to have happened has been seen.
 
 use std::{
-    env, fs, io,
+    env, fs,
+    future::ready,
+    io,
     path::{Path, PathBuf},
+    pin::pin,
     process::ExitCode,
 };
 
@@ -43,22 +46,34 @@ pub(crate) async fn run(context: &Context, demo: &Demo) -> Result<ExitCode, Fail
     find_python().await?;
     let failed = |error: Error| Failure::failed("demo", error);
     let interrupted = embedded::shutdown_signal().map_err(|error| failed(error.into()))?;
+    let mut interrupted = pin!(interrupted);
+    let interruption = || Failure::new(130, "interrupted", anyhow!("interrupted"));
     let mut stage = Stage::new().map_err(failed)?;
 
     let told = tokio::select! {
-        told = tell(&mut stage, context) => told,
-        () = interrupted => Err(Failure::new(130, "interrupted", anyhow!("interrupted"))),
+        biased;
+        () = &mut interrupted => None,
+        told = tell(&mut stage, context) => Some(told),
     };
     match told {
-        Ok(()) if demo.keep => stage.leave().map_err(failed)?,
-        Ok(()) => {
+        Some(Ok(())) if demo.keep => stage.leave().map_err(failed)?,
+        Some(Ok(())) => {
             stage.end().await.map_err(failed)?;
             output::line("\nRelay, agent and app have ended, and their files are removed.");
         }
-        Err(failure) => {
-            let ended = stage.end().await;
-            ended.map_err(failed)?;
-            return Err(failure);
+        Some(Err(failure)) => {
+            stage.end().await.map_err(failed)?;
+            // A process leads its own group only once it runs: one that was just being started may
+            // have heard the terminal's interrupt too, and failed of it before we knew.
+            return Err(tokio::select! {
+                biased;
+                () = interrupted => interruption(),
+                () = ready(()) => failure,
+            });
+        }
+        None => {
+            stage.end().await.map_err(failed)?;
+            return Err(interruption());
         }
     }
     Ok(ExitCode::SUCCESS)
