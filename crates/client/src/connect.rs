@@ -12,7 +12,7 @@ use patchwire_protocol::message::{
 use patchwire_transport::{Backoff, DeploymentLink, OpenError, RelayConnection, Role, random_u64};
 use tokio::sync::Mutex;
 
-use crate::{error::ClientError, session::Session};
+use crate::{error::ClientError, push::millis, session::Session};
 
 /// An attempt that is made at all has this long, whatever there is to wait for.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -102,15 +102,19 @@ impl Client {
         let deadline = Instant::now() + self.options.wait.min(LONGEST);
         let mut backoff = Backoff::new();
         loop {
-            let left = deadline
-                .saturating_duration_since(Instant::now())
-                .max(SHORTEST);
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Whole milliseconds are enough to tell.
+            let left = Duration::from_millis(millis(left) + 1).max(SHORTEST);
             let attempt = tokio::time::timeout(left + GREETING, self.attempt(left)).await;
             let error = match attempt {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(error)) if error.is_passing() => error,
                 Ok(Err(error)) => return Err(error),
-                Err(_) => ClientError::Lost { source: None },
+                Err(_) => ClientError::Unanswered {
+                    app: self.link.app().clone(),
+                    deployment: self.link.deployment().clone(),
+                    wait: left,
+                },
             };
             // What the relay says of an agent that isn't there leaves its connection as it was.
             if !matches!(error, ClientError::NoAgent { .. }) {

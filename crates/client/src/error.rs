@@ -1,6 +1,6 @@
 //! What can go wrong at the developer's end, and what the command line makes of it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use patchwire_protocol::{name::Name, path::RelativePath};
 use patchwire_transport::{ConnectError, OpenError, ReceiveError, Refusal, SendError};
@@ -18,6 +18,20 @@ pub enum ClientError {
     /// The agent can't be reached through the relay.
     #[error(transparent)]
     Open(OpenError),
+    /// An agent is attached, and says nothing.
+    #[error(
+        "the agent of {app}/{deployment} did not answer within {}: is its machine overloaded or \
+         cut off?",
+        humantime::format_duration(*wait)
+    )]
+    Unanswered {
+        /// The app.
+        app: Name,
+        /// The deployment.
+        deployment: Name,
+        /// How long it had.
+        wait: Duration,
+    },
     /// The connection was lost before there was an answer, and nothing was applied.
     #[error("the connection to the agent was lost: try again")]
     Lost {
@@ -154,6 +168,7 @@ impl ClientError {
             Self::Connect(error) => of_connecting(error),
             Self::Open(error) => of_opening(error),
             Self::NoAgent { .. } => (Unreachable, "no-agent", Passing::Yes),
+            Self::Unanswered { .. } => (Unreachable, "agent-unreachable", Passing::Yes),
             Self::Lost { .. } => (Unreachable, "connection-lost", Passing::Yes),
             Self::Misbehaved { .. } | Self::Misunderstood { .. } => {
                 (Refused, "protocol", Passing::No)

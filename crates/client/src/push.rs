@@ -385,6 +385,6 @@ fn canonical(root: &Path) -> Result<PathBuf, ClientError> {
     })
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
