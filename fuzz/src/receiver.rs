@@ -11,9 +11,11 @@ use patchwire_protocol::{
         status::LogsRequest,
     },
     operation::{Operation, Source},
-    session::receiver::{
-        Committed, Input, Offer, Output, Receiver, Reloaded, RolledBack, StageFailure, Verdict,
-        refusal,
+    session::{
+        answer::refusal,
+        receiver::{
+            Committed, Input, Offer, Output, Receiver, Reloaded, RolledBack, StageFailure, Verdict,
+        },
     },
 };
 

@@ -101,7 +101,7 @@ mod tests {
             push::{AppOptions, Base, Failure, FailureCode},
             value::Text,
         },
-        session::receiver::refusal,
+        session::answer::refusal,
     };
 
     use super::*;

@@ -16,7 +16,10 @@ use patchwire_protocol::{
     },
     operation::Operation,
     path::RelativePath,
-    session::receiver::{Input, Offer, Output, Receiver, StageFailure, Verdict, refusal},
+    session::{
+        answer::refusal,
+        receiver::{Input, Offer, Output, Receiver, StageFailure, Verdict},
+    },
 };
 use patchwire_transport::ReceiveError;
 use patchwire_tree::{StageError, Staged, StoreError};

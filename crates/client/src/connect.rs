@@ -12,7 +12,7 @@ use patchwire_protocol::message::{
 use patchwire_transport::{Backoff, DeploymentLink, OpenError, RelayConnection, Role, random_u64};
 use tokio::sync::Mutex;
 
-use crate::{error::ClientError, push::millis, session::Session};
+use crate::{error::ClientError, session::Session};
 
 /// An attempt that is made at all has this long, whatever there is to wait for.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -195,4 +195,8 @@ impl LogStream {
             }),
         }
     }
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

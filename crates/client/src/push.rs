@@ -20,7 +20,7 @@ use patchwire_tree::{Counts, Scan, StatCache, SymlinkPolicy};
 
 use crate::{
     blocking,
-    connect::Client,
+    connect::{Client, millis},
     conversation::{Conversation, End, Plans},
     error::ClientError,
     memory::{Memory, Remembered},
@@ -383,8 +383,4 @@ fn canonical(root: &Path) -> Result<PathBuf, ClientError> {
         root: root.to_owned(),
         source,
     })
-}
-
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

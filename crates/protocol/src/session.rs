@@ -26,6 +26,7 @@ use crate::{
     limits,
 };
 
+pub mod answer;
 pub mod receiver;
 pub mod sender;
 

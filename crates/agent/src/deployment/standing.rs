@@ -15,7 +15,7 @@ use patchwire_protocol::{
         value::{Text, WireDigest},
     },
     path::RelativePath,
-    session::receiver::{conflict, refusal},
+    session::answer::{conflict, refusal},
 };
 use patchwire_tree::Store;
 

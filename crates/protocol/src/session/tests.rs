@@ -10,9 +10,8 @@ use patchwire_delta::Digest;
 use proptest::prelude::*;
 
 use super::{
-    receiver::{
-        self, Committed, Offer, Receiver, Reloaded, RolledBack, StageFailure, Verdict, conflict,
-    },
+    answer::conflict,
+    receiver::{self, Committed, Offer, Receiver, Reloaded, RolledBack, StageFailure, Verdict},
     sender::{self, Basis, Content, Outcome, Planned, Sender},
 };
 use crate::{

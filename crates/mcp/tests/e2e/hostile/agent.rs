@@ -20,7 +20,7 @@ use patchwire_protocol::{
         value::{Text, WireDigest},
     },
     operation::{Operation, Source},
-    session::receiver::refusal,
+    session::answer::refusal,
 };
 use patchwire_transport::{FrameReader, InnerStream, RelayConnection, Role};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
