@@ -12,7 +12,7 @@ use patchwire_protocol::{
     },
     operation::Operation,
     session::{
-        receiver::refusal,
+        answer::refusal,
         sender::{Basis, Content, Input, Outcome, Output, Planned, Sender},
     },
 };
