@@ -92,6 +92,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let source = args
             .link
+            .filter(|link| !link.is_empty())
             .or(args.link_file.map(LinkSource::File))
             .ok_or(ConfigError::NoLink)?;
         let root = args

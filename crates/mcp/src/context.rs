@@ -11,7 +11,7 @@ use patchwire_transport::DeploymentLink;
 
 use crate::{cli::Options, failure::Failure};
 
-/// What a command works with. Below `main`, this alone reads the environment.
+/// What a command works with: below `main`, this reads the environment.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) options: Options,
@@ -54,7 +54,7 @@ impl Context {
     /// Where a link may come from besides.
     pub(crate) fn link_options(&self) -> LinkOptions {
         LinkOptions {
-            link: self.options.link.clone(),
+            link: self.options.link.clone().filter(|link| !link.is_empty()),
             file: self.link_file.clone(),
         }
     }

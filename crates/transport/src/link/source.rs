@@ -58,6 +58,13 @@ pub enum LinkSourceError {
 }
 
 impl LinkSource {
+    /// Tells whether this is no link at all, as when an environment passes on a variable that is not
+    /// set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Text(text) if text.trim().is_empty())
+    }
+
     /// Reads and parses the link, as a [`RelayLink`](super::RelayLink) or a
     /// [`DeploymentLink`](super::DeploymentLink). White space around it does not count.
     ///
@@ -178,6 +185,13 @@ mod tests {
         ));
         fs::write(&path, "x".repeat(5000)).unwrap();
         assert!(read().to_string().contains(path.to_str().unwrap()));
+    }
+
+    #[test]
+    fn an_empty_text_is_no_link() {
+        let source = |text: &str| text.parse::<LinkSource>().unwrap();
+        assert!(source("").is_empty() && source(" \n").is_empty());
+        assert!(!source("-").is_empty() && !source("@").is_empty());
     }
 
     #[test]
