@@ -10,6 +10,8 @@ use super::{
     status::{LogLine, LogsRequest, Status},
     value::{Text, WireDigest},
 };
+#[cfg(doc)]
+use crate::limits;
 use crate::{
     codec::{Decode, Encode},
     manifest::ManifestEntry,
