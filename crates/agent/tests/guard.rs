@@ -1,4 +1,4 @@
-//! The guard as a real process: this test program starts itself again as one.
+//! The guard as a real process: the agent's binary, as the agent starts it.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -15,25 +15,12 @@ use tokio::{
 const LONG: Duration = Duration::from_secs(600);
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Said on the command line, where the test harness takes it for one more filter.
-const AS_GUARD: &str = "as-guard";
-
-/// What the other tests start: the harness runs this one alone.
-#[tokio::test]
-#[ignore = "the guard process of the other tests"]
-async fn guard_process() {
-    if std::env::args().any(|argument| argument == AS_GUARD) {
-        guard::main_loop().await.unwrap();
-    }
-}
-
 async fn start_guard(state: &Path) -> Guard {
     let lock = guard::wait_for_previous(state, LONG)
         .await
         .expect("the lock is free");
-    let program = std::env::current_exe().expect("we run");
-    let arguments = ["--ignored", "--exact", "guard_process", AS_GUARD];
-    Guard::start(&program, &arguments, lock).expect("the guard starts")
+    let program = Path::new(env!("CARGO_BIN_EXE_patchwire-agent"));
+    Guard::start(program, &["guard"], lock).expect("the guard starts")
 }
 
 /// A group of two that is up and ignores TERM. (tail ends when nobody reads its output, so it
