@@ -135,10 +135,10 @@ pub(crate) struct Init {
     override_usage = "patchwire link APP DEPLOYMENT --relay LINK\n       patchwire link --agent [LINK]",
     after_help = "\
 A deployment link is a secret: who has it may push. What --agent makes of it can act as the agent
-alone, so that a container that is broken into can't push to others.
+alone, so that a container that is broken into can't push to others. Keep both for your eyes alone
+(umask 077), and outside the directory that is pushed.
 
 Examples:
-  umask 077                                          for your eyes alone, outside what is pushed
   patchwire link shop dev-ana --relay @relay.link > ~/deployment.link
   patchwire link --agent @$HOME/deployment.link > ~/agent.link
   patchwire link --agent > ~/agent.link              from the link recorded for this root"

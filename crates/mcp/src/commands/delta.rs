@@ -14,6 +14,7 @@ use patchwire_transport::random_u64;
 use crate::{
     cli::{Delta, DeltaCommand, Format},
     context::Context,
+    embedded,
     failure::Failure,
     progress::ReadProgress,
 };
@@ -44,6 +45,8 @@ pub(crate) async fn run(context: &Context, delta: Delta) -> Result<ExitCode, Fai
         )));
     }
     let failed = |error| Failure::failed("delta", error);
+    // Before there is anything that could stay behind.
+    let interrupted = embedded::shutdown_signal().map_err(|error| failed(error.into()))?;
     let output = Output::create(out).map_err(failed)?;
     let writer = output.writer().map_err(failed)?;
 
@@ -53,9 +56,8 @@ pub(crate) async fn run(context: &Context, delta: Delta) -> Result<ExitCode, Fai
     // work is waiting for.
     tokio::select! {
         done = work => done.map_err(Error::from).flatten().map_err(failed)?,
-        interrupted = tokio::signal::ctrl_c() => {
-            let error = interrupted.err().map_or_else(|| anyhow::anyhow!("interrupted"), Error::from);
-            return Err(Failure::new(130, "interrupted", error));
+        () = interrupted => {
+            return Err(Failure::new(130, "interrupted", anyhow::anyhow!("interrupted")));
         }
     }
     output.finish().map_err(failed)?;
