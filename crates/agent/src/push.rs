@@ -311,7 +311,6 @@ impl Taking {
                 answer: *answer,
             })
             .await;
-        self.deployment.settle().await;
     }
 
     /// Does work that takes long, and says meanwhile that it goes on.
@@ -380,7 +379,11 @@ impl Taking {
     }
 
     async fn finish(&mut self) {
-        self.turn = None;
+        if let Some(turn) = self.turn.take() {
+            // Whatever became of it: from here on the app is kept alive.
+            self.deployment.settle().await;
+            drop(turn);
+        }
         if let Some(mut writer) = self.writer.take() {
             drop(tokio::time::timeout(limits::STALL, writer.finish()).await);
         }
