@@ -4,6 +4,7 @@
 mod agent;
 mod developer;
 mod stranger;
+mod words;
 
 use patchwire_protocol::{codec, frame, limits};
 

@@ -10,10 +10,9 @@ use std::{
     },
 };
 
-use patchwire_delta::{Digest, Signature, SignatureOptions};
+use patchwire_delta::{Signature, SignatureOptions};
 use patchwire_protocol::{
     limits,
-    manifest::{Entry, ManifestEntry, Mode},
     message::{
         inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart},
         push::{Answer, ConflictWith, Failure, FailureCode, Phase, Push, PushId, PushStatus},
@@ -25,7 +24,7 @@ use patchwire_protocol::{
 use patchwire_transport::{FrameReader, InnerStream, RelayConnection, Role};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::frame;
+use super::{frame, words::file};
 use crate::world::{Link, PATIENCE, Pushed, Relay, World, at, noise};
 
 /// A relay, a developer's tree, and an agent that the test plays.
@@ -186,18 +185,6 @@ impl Conversation {
     /// Until the developer breaks off.
     async fn listen(&mut self) {
         while self.hear().await.is_some() {}
-    }
-}
-
-fn file(path: &str, content: &[u8]) -> ManifestEntry {
-    let entry = Entry::File {
-        mode: Mode::from_bits(0o644),
-        len: content.len() as u64,
-        digest: Digest::of(content),
-    };
-    ManifestEntry {
-        path: path.try_into().unwrap(),
-        entry,
     }
 }
 
