@@ -40,8 +40,8 @@ pub fn main(cli: Cli, guard: &'static [&'static str]) -> ExitCode {
                 Ok(config) => config,
                 Err(error) => return fail(&*error, 2),
             };
-            let ended =
-                runtime.block_on(async { run(config, shutdown()?).await.map_err(Failed::Run) });
+            let ended = runtime
+                .block_on(async { run(config, shutdown_signal()?).await.map_err(Failed::Run) });
             // Threads that wait for a lock or a disk hold up nobody's exit.
             runtime.shutdown_background();
             match ended {
@@ -71,8 +71,16 @@ fn configure(args: RunArgs, guard: &'static [&'static str]) -> Result<Config, Bo
     Ok(Config::new(args, env::vars_os().collect(), guard)?)
 }
 
-/// Resolves when the agent is told to end.
-fn shutdown() -> io::Result<impl Future<Output = ()>> {
+/// Resolves when this process is told to end, by TERM or INT. They end it no longer by themselves.
+///
+/// # Errors
+///
+/// If the signals can't be taken.
+///
+/// # Panics
+///
+/// Outside a tokio runtime.
+pub fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {

@@ -32,5 +32,5 @@ mod run;
 mod serve;
 pub mod supervisor;
 
-pub use entry::main;
+pub use entry::{main, shutdown_signal};
 pub use run::{RunError, run};

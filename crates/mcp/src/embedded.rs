@@ -3,10 +3,9 @@
 //! They have their own command lines, which share no option with the developer's: the first
 //! argument decides, before those are looked at.
 
-use std::{ffi::OsString, io, iter, process::ExitCode};
+use std::{ffi::OsString, iter, process::ExitCode};
 
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// The first argument that makes this binary a relay.
 pub(crate) const RELAY: &str = "relay";
@@ -42,16 +41,4 @@ impl Program {
             Self::Agent(cli) => patchwire_agent::main(cli, &[AGENT, "guard"]),
         }
     }
-}
-
-/// Resolves when the process is told to end.
-pub(crate) fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }

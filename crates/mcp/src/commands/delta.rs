@@ -14,7 +14,6 @@ use patchwire_transport::random_u64;
 use crate::{
     cli::{Delta, DeltaCommand, Format},
     context::Context,
-    embedded,
     failure::Failure,
     progress::ReadProgress,
 };
@@ -46,7 +45,7 @@ pub(crate) async fn run(context: &Context, delta: Delta) -> Result<ExitCode, Fai
     }
     let failed = |error| Failure::failed("delta", error);
     // Before there is anything that could stay behind.
-    let interrupted = embedded::shutdown_signal().map_err(|error| failed(error.into()))?;
+    let interrupted = patchwire_agent::shutdown_signal().map_err(|error| failed(error.into()))?;
     let output = Output::create(out).map_err(failed)?;
     let writer = output.writer().map_err(failed)?;
 

@@ -45,7 +45,7 @@ const MISTAKE: &str = "raise RuntimeError(\"this version can't start\")\n\n\ncla
 pub(crate) async fn run(context: &Context, demo: &Demo) -> Result<ExitCode, Failure> {
     find_python().await?;
     let failed = |error: Error| Failure::failed("demo", error);
-    let interrupted = embedded::shutdown_signal().map_err(|error| failed(error.into()))?;
+    let interrupted = patchwire_agent::shutdown_signal().map_err(|error| failed(error.into()))?;
     let mut interrupted = pin!(interrupted);
     let interruption = || Failure::new(130, "interrupted", anyhow!("interrupted"));
     let mut stage = Stage::new().map_err(failed)?;
