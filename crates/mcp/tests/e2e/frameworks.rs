@@ -1,0 +1,363 @@
+//! Apps of real frameworks, each by the commands of its page in `docs/frameworks`: what a page says
+//! is what is run here.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::world::{
+    Agent, Link, PATIENCE, Process, Pushed, Relay, World, free_port, get, is_running, program,
+    skipped, wait_until,
+};
+
+/// What the pages call the file of the agent's link, the root and the file of a process id.
+const LINK: &str = "@/run/secrets/patchwire";
+const ROOT: &str = "/srv/app";
+const PID_FILE: &str = "/tmp/gunicorn.pid";
+
+/// What the examples say, and what is made of it.
+const HELLO: &str = "Hello from";
+const EVENING: &str = "Good evening from";
+const NIGHT: &str = "Good night from";
+
+/// No statement in any of the languages.
+const BROKEN: &str = "\nx = (\n";
+
+#[test]
+fn fastapi_by_the_agent() {
+    FASTAPI.restarts_by_the_agent(0);
+}
+
+#[test]
+fn flask_by_the_agent() {
+    FLASK.restarts_by_the_agent(0);
+}
+
+#[test]
+fn django_by_the_agent() {
+    DJANGO.restarts_by_the_agent(0);
+}
+
+#[test]
+fn django_with_migrations_by_the_agent() {
+    DJANGO.restarts_by_the_agent(1);
+}
+
+#[test]
+fn sinatra_by_the_agent() {
+    SINATRA.restarts_by_the_agent(0);
+}
+
+#[test]
+fn node_by_the_agent() {
+    NODE.restarts_by_the_agent(0);
+}
+
+#[test]
+fn flask_by_the_agent_without_a_restart() {
+    let Some(mut running) = FLASK.under_an_agent(1) else {
+        return;
+    };
+    let first = running.push("done");
+    running.serves(HELLO);
+
+    running.say(HELLO, EVENING);
+    let pushed = running.push("done");
+    assert_eq!(pushed.json["agents"][0]["verified"], false, "{pushed:#?}");
+    assert_eq!(pushed.pid(), first.pid());
+    // The old worker may answer for a moment.
+    wait_until("the new worker answers", || {
+        served(running.port).is_some_and(|page| page.contains(EVENING))
+    });
+
+    running.break_it();
+    let pushed = running.push("rolled-back");
+    assert!(pushed.message().contains("SyntaxError"), "{pushed:#?}");
+    assert_eq!(pushed.pid(), first.pid());
+    running.serves(EVENING);
+    running.end(&pushed);
+}
+
+#[test]
+fn every_command_of_the_pages_is_run_here() {
+    for (framework, dev, run) in [
+        (FASTAPI, 1, 1),
+        (FLASK, 1, 2),
+        (DJANGO, 1, 2),
+        (SINATRA, 1, 1),
+        (NODE, 1, 1),
+    ] {
+        let found = [DEV, RUN].map(|command| framework.commands(command).len());
+        assert_eq!(found, [dev, run], "{framework:?}");
+    }
+}
+
+const DEV: &str = "patchwire dev ";
+const RUN: &str = "patchwire-agent run ";
+
+/// A page, the example that it is about, and where to edit that.
+#[derive(Clone, Copy, Debug)]
+struct Framework {
+    page: &'static str,
+    example: &'static str,
+    /// The port that the page names.
+    port: &'static str,
+    /// The file that holds what the app says.
+    message: &'static str,
+    /// A file that the app needs for its start.
+    code: &'static str,
+    /// What succeeds where everything is installed, for the shell.
+    probe: &'static str,
+}
+
+const FASTAPI: Framework = Framework {
+    page: "fastapi.md",
+    example: "fastapi",
+    port: "8000",
+    message: "greeting.py",
+    code: "greeting.py",
+    probe: "python -c 'import fastapi, uvicorn'",
+};
+
+const FLASK: Framework = Framework {
+    page: "flask.md",
+    example: "flask",
+    port: "8000",
+    message: "greeting.py",
+    code: "greeting.py",
+    probe: "python -c 'import flask, gunicorn'",
+};
+
+const DJANGO: Framework = Framework {
+    page: "django.md",
+    example: "django",
+    port: "8000",
+    message: "pages/templates/pages/index.html",
+    code: "pages/views.py",
+    probe: "python -c 'import django'",
+};
+
+const SINATRA: Framework = Framework {
+    page: "ruby.md",
+    example: "sinatra",
+    port: "9292",
+    message: "greeting.rb",
+    code: "greeting.rb",
+    probe: r#"bundle --version && ruby -e 'require "sinatra/base"; require "puma"'"#,
+};
+
+const NODE: Framework = Framework {
+    page: "node.md",
+    example: "node",
+    port: "3000",
+    message: "greeting.js",
+    code: "greeting.js",
+    probe: "node --version",
+};
+
+impl Framework {
+    /// A push is served by a new process, a broken one is rolled back with the reason, and the next
+    /// good one is served again.
+    fn restarts_by_the_agent(self, command: usize) {
+        let Some(mut running) = self.under_an_agent(command) else {
+            return;
+        };
+        let first = running.push("done");
+        running.serves(HELLO);
+
+        running.say(HELLO, EVENING);
+        let second = running.push("done");
+        running.serves(EVENING);
+        assert_eq!(second.json["agents"][0]["verified"], true, "{second:#?}");
+        assert_ne!(second.pid(), first.pid());
+        assert!(!is_running(first.pid()));
+
+        let good = running.break_it();
+        let third = running.push("rolled-back");
+        running.serves(EVENING);
+        let tail = third.log_tail();
+        assert!(tail.contains("SyntaxError"), "{tail}");
+        assert!(tail.contains(self.code), "{tail}");
+
+        fs::write(running.source.join(self.code), good).unwrap();
+        running.say(EVENING, NIGHT);
+        let fourth = running.push("done");
+        running.serves(NIGHT);
+        running.end(&fourth);
+    }
+
+    /// The app under an agent with nothing in its root, by one of the page's commands; none if it
+    /// isn't installed.
+    fn under_an_agent(self, command: usize) -> Option<Running> {
+        let (world, source) = self.world()?;
+        let relay = Relay::start(&world);
+        let link = world.link(&relay, self.example, "dev");
+        let (root, port) = (world.path("target"), free_port());
+        fs::create_dir(&root).unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let command = self.commands(RUN)[command]
+            .replace(LINK, &format!("@{}", text(&link.agent)))
+            .replace(ROOT, &text(&root))
+            .replace(PID_FILE, &text(&world.path("pid")))
+            .replace(self.port, &port.to_string());
+        let agent = Agent {
+            process: Process::start(&mut shell(&world, &command)),
+            root,
+        };
+        agent.process.wait_for("attached to the relay", 0);
+        Some(Running {
+            framework: self,
+            world,
+            _relay: relay,
+            link,
+            agent,
+            source,
+            port,
+        })
+    }
+
+    /// A world with a copy of the example; none if the framework isn't installed.
+    fn world(self) -> Option<(World, PathBuf)> {
+        let world = World::new();
+        let probed = shell(&world, self.probe).output().unwrap();
+        if !probed.status.success() {
+            skipped(&format!(
+                "{} ({}): run .ci/test-tools, and see .ci/run for Debian's packages",
+                self.example, self.probe
+            ));
+            return None;
+        }
+        let source = world.path("source");
+        copy(&repository().join("examples").join(self.example), &source);
+        Some((world, source))
+    }
+
+    /// The lines of the page's shell blocks that hold `command`, those that are continued as one.
+    fn commands(self, command: &str) -> Vec<String> {
+        let page = repository().join("docs/frameworks").join(self.page);
+        let page = fs::read_to_string(page).unwrap();
+        let blocks = page.split("```").skip(1).step_by(2);
+        let shell = blocks.filter_map(|block| block.strip_prefix("sh\n"));
+        shell
+            .flat_map(|block| {
+                let block = block.replace("\\\n", " ");
+                block.lines().map(str::to_owned).collect::<Vec<_>>()
+            })
+            .filter(|line| line.contains(command))
+            // So that what ends the shell ends what it runs.
+            .map(|line| line.replacen(command, &format!("exec {command}"), 1))
+            .collect()
+    }
+}
+
+/// A framework's app under an agent.
+struct Running {
+    framework: Framework,
+    world: World,
+    _relay: Relay,
+    link: Link,
+    agent: Agent,
+    source: PathBuf,
+    port: u16,
+}
+
+impl Running {
+    #[track_caller]
+    fn push(&self, status: &str) -> Pushed {
+        self.world.push(&self.link, &self.source).expect(status)
+    }
+
+    /// Has the app say something else.
+    fn say(&self, before: &str, after: &str) {
+        replace(&self.source.join(self.framework.message), before, after);
+    }
+
+    /// Breaks a file that the app needs for its start, and gives what it held.
+    fn break_it(&self) -> String {
+        append(&self.source.join(self.framework.code), BROKEN)
+    }
+
+    #[track_caller]
+    fn serves(&self, message: &str) {
+        let page = get(self.port);
+        assert!(page.contains(message), "{page}");
+    }
+
+    /// Ends the agent, and checks that the app went before it.
+    #[track_caller]
+    fn end(&mut self, last: &Pushed) {
+        self.agent.process.assert_well();
+        let ended = self.agent.process.terminate();
+        assert!(ended.success(), "{}", self.agent.process.output());
+        assert!(!is_running(last.pid()));
+        TcpStream::connect(("127.0.0.1", self.port)).unwrap_err();
+    }
+}
+
+/// The page that is served at `port`, if one is.
+fn served(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream
+        .write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        .ok()?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).ok()?;
+    let (status, _) = response.split_once("\r\n")?;
+    status.contains(" 200 ").then_some(response)
+}
+
+/// A command for the shell, which finds our programs and those of the frameworks.
+fn shell(world: &World, command: &str) -> Command {
+    let python = env::var_os("PATCHWIRE_TEST_PYTHON").map_or_else(
+        || repository().join("target/test-tools/python/bin/python"),
+        PathBuf::from,
+    );
+    let own = [program("patchwire-agent"), python];
+    let own = own.iter().filter_map(|path| path.parent());
+    let path = env::var_os("PATH").unwrap();
+    let path: OsString = env::join_paths(
+        own.map(Path::to_owned)
+            .chain(env::split_paths(&path).collect::<Vec<_>>()),
+    )
+    .unwrap();
+    let mut shell = world.command("sh");
+    shell.args(["-c", command]).env("PATH", path);
+    shell
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Copies the files of a directory.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&from, &to),
+            false => drop(fs::copy(from, to).unwrap()),
+        }
+    }
+}
+
+fn replace(file: &Path, before: &str, after: &str) {
+    let content = fs::read_to_string(file).unwrap();
+    assert!(content.contains(before), "{content}");
+    fs::write(file, content.replace(before, after)).unwrap();
+}
+
+/// Appends to a file, and gives what it held.
+fn append(file: &Path, text: &str) -> String {
+    let content = fs::read_to_string(file).unwrap();
+    fs::write(file, format!("{content}{text}")).unwrap();
+    content
+}
