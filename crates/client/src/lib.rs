@@ -41,7 +41,7 @@ mod request;
 mod session;
 mod watch;
 
-pub use connect::{Client, ConnectOptions, LogStream};
+pub use connect::{Client, ConnectOptions, LogStream, StatusStream};
 pub use content::ContentError;
 pub use error::{ClientError, ErrorKind};
 pub use report::PushReport;
