@@ -208,6 +208,7 @@ fn developer_messages() -> Result<Vec<(&'static str, DeveloperMessage)>, Error> 
         ("abort", DeveloperMessage::Abort),
         ("status", DeveloperMessage::Status),
         ("alive", DeveloperMessage::Alive),
+        ("follow", DeveloperMessage::Follow),
         (
             "logs",
             DeveloperMessage::Logs(LogsRequest {

@@ -69,6 +69,11 @@ pub struct App {
     output: Arc<OutputRing>,
 }
 
+/// Tells when an app's state may have changed. Changes are not counted: however many there were
+/// since the last time is one.
+#[derive(Debug)]
+pub struct Changes(watch::Receiver<Status>);
+
 /// Why the app did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppError {
@@ -301,6 +306,12 @@ impl App {
         self.status.borrow().state
     }
 
+    /// What tells when [`Self::state`] may have changed.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes(self.status.clone())
+    }
+
     /// Waits until the app's process isn't running, and returns how it ended, if there was one.
     pub async fn wait_exit(&self) -> Option<Exit> {
         let mut status = self.status.clone();
@@ -352,6 +363,13 @@ impl App {
         let sent = self.requests.send(request(reply)).await;
         sent.map_err(|_| AppError::ShutDown)?;
         answer.await.unwrap_or(Err(AppError::ShutDown))
+    }
+}
+
+impl Changes {
+    /// Waits for the next change; `None` once the app was stopped for good. Cancel safe.
+    pub async fn next(&mut self) -> Option<()> {
+        self.0.changed().await.ok()
     }
 }
 

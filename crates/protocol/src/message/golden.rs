@@ -168,6 +168,7 @@ fn what_else_a_developer_says() {
     golden(&DeveloperMessage::Abort, &[&[5]]);
     golden(&DeveloperMessage::Status, &[&[6]]);
     golden(&DeveloperMessage::Alive, &[&[8]]);
+    golden(&DeveloperMessage::Follow, &[&[9]]);
     let logs = LogsRequest {
         lines: 100,
         follow: true,
