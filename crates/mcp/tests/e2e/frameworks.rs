@@ -85,6 +85,23 @@ fn flask_by_the_agent_without_a_restart() {
 }
 
 #[test]
+fn the_dockerfile_runs_the_command_of_fastapis_page() {
+    let page = fs::read_to_string(repository().join("docs/frameworks/README.md")).unwrap();
+    let (_, block) = page.split_once("```dockerfile\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let block = block.replace("\\\n", " ");
+    let words = |instruction: &str| -> Vec<String> {
+        let mut lines = block.lines();
+        let line = lines.find_map(|line| line.strip_prefix(instruction));
+        serde_json::from_str(line.unwrap()).unwrap()
+    };
+    let found = [words("ENTRYPOINT "), words("CMD ")].concat().join(" ");
+    let command = &FASTAPI.commands(RUN)[0];
+    let expected: Vec<_> = command.split_whitespace().skip(1).collect();
+    assert_eq!(found, expected.join(" "));
+}
+
+#[test]
 fn every_command_of_the_pages_is_run_here() {
     for (framework, dev, run) in [
         (FASTAPI, 1, 1),
