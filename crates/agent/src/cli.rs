@@ -61,7 +61,8 @@ pub struct RunArgs {
     /// A file that holds the deployment link; --link goes before it.
     #[arg(long, value_name = "FILE", env = "PATCHWIRE_LINK_FILE", hide = true)]
     pub link_file: Option<PathBuf>,
-    /// The directory that pushes change, and that the app runs in.
+    /// The directory that pushes change, and that the app runs in. As long as there is no file in it,
+    /// the app waits for the first push.
     #[arg(long, value_name = "DIR", env = "PATCHWIRE_ROOT")]
     pub root: PathBuf,
     /// Where the agent keeps its own state [default: ROOT/.patchwire].

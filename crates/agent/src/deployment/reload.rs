@@ -99,9 +99,13 @@ impl Deployment {
         self.verify(options, TakenUp::Started, Duration::ZERO).await
     }
 
-    /// Starts the app on what stands.
+    /// Starts the app on what stands, if there is anything: an app whose files are yet to be pushed
+    /// could only fail.
     pub(crate) async fn start_app(&self, on_exit: OnExit) {
         let standing = self.standing();
+        if standing.root.is_none() && self.with_store(|store| store.is_bare()).await {
+            return tracing::info!("nothing to run yet: waiting for the first push");
+        }
         let push_id = standing.push.as_ref().map(|(id, _)| id.to_string());
         let environment: Vec<_> = standing
             .push
