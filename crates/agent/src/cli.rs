@@ -72,8 +72,9 @@ pub struct RunArgs {
     /// the developer's patchwire.toml says [default: restart].
     #[arg(long, value_name = "R", env = "PATCHWIRE_RELOAD")]
     pub reload: Option<Reload>,
-    /// When the app is ready: http://HOST:PORT/PATH (any 2xx), tcp:PORT, command:TEXT or
-    /// alive:DURATION. Goes before what patchwire.toml says [default: alive:1s].
+    /// When the app is ready: http://HOST:PORT/PATH (any 2xx), tcp:PORT, command:TEXT,
+    /// alive:DURATION, or auto (alive for 1s, or as soon as it answers HTTP on a port of its own).
+    /// Goes before what patchwire.toml says [default: alive:1s].
     #[arg(long, value_name = "CHECK", env = "PATCHWIRE_READY")]
     pub ready: Option<ReadyCheck>,
     /// How long the app may take to be ready before the push is rolled back [default: 30s].

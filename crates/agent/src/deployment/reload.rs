@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use patchwire_protocol::{
-    app::{Exit, Reload},
+    app::{Exit, ReadyCheck, Reload},
     limits,
     message::{
         push::{AppOptions, Failure, FailureCode, Push},
@@ -188,10 +188,17 @@ impl Deployment {
 
     async fn verify(&self, options: &AppOptions, taken_up: TakenUp, reload: Duration) -> Reloaded {
         let since = Instant::now();
-        let check = self.flags.ready(options.ready.as_ref());
+        let check = match (self.flags.ready(options.ready.as_ref()), taken_up) {
+            // An answer of an app that went on running says nothing of the new code.
+            (ReadyCheck::Auto, TakenUp::Told) => ReadyCheck::default(),
+            (check, _) => check,
+        };
         let timeout = self.flags.ready_timeout(options.ready_timeout_ms);
         let outcome = match self.app.verify(&check, timeout).await {
-            Ok(()) => Ok(taken_up == TakenUp::Started),
+            Ok(evidence) => {
+                tracing::debug!(?evidence, "the app is ready");
+                Ok(taken_up == TakenUp::Started)
+            }
             Err(_) if self.is_ending() => {
                 // That it isn't ready is our own doing. The next start of the agent finds this push
                 // unverified and makes up for it.
