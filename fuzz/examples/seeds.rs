@@ -495,6 +495,7 @@ fn texts() -> Result<(), Error> {
         ("tcp", "tcp:5432"),
         ("alive", "alive:1m 30s"),
         ("alive-short", "alive:1ms 5us 7ns"),
+        ("auto", "auto"),
     ] {
         seed("app", name, text)?;
     }

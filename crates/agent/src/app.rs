@@ -23,7 +23,7 @@ use crate::{
     guard::Guard,
     output::{Line, OutputRing},
     process::{CommandOutput, Group, Launch, NotPaused, RunError, SpawnError},
-    ready::{self, NotReady, Surroundings},
+    ready::{self, Evidence, NotReady, Surroundings},
 };
 
 mod task;
@@ -205,19 +205,27 @@ impl App {
     /// # Errors
     ///
     /// [`NotReady`], at once when the app ends.
-    pub async fn verify(&self, check: &ReadyCheck, timeout: Duration) -> Result<(), NotReady> {
+    pub async fn verify(
+        &self,
+        check: &ReadyCheck,
+        timeout: Duration,
+    ) -> Result<Evidence, NotReady> {
         let shut_down = |_| NotReady::Superseded;
         self.ask(|reply| Request::Policy(OnExit::Hold, reply))
             .await
             .map_err(shut_down)?;
         let mut status = self.status.clone();
-        let (generation, launch) = {
+        let (generation, launch, pid) = {
             let status = status.borrow();
             if let Some(failure) = &status.failure {
                 let reason = failure.to_string();
                 return Err(NotReady::NotStarted { reason });
             }
-            (status.generation, Arc::clone(&status.launch))
+            (
+                status.generation,
+                Arc::clone(&status.launch),
+                status.state.pid,
+            )
         };
         let ended = async {
             let ended = |status: &Status| !status.state.running || status.generation != generation;
@@ -232,9 +240,11 @@ impl App {
         let surroundings = Surroundings {
             root: &launch.root,
             env: &launch.env,
+            group: pid.and_then(Group::from_id),
         };
-        ready::check(check, surroundings, timeout, ended).await?;
-        self.settle().await.map_err(shut_down)
+        let evidence = ready::check(check, surroundings, timeout, ended).await?;
+        self.settle().await.map_err(shut_down)?;
+        Ok(evidence)
     }
 
     /// Sends a signal to the app's first process.

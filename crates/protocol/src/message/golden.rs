@@ -88,6 +88,12 @@ fn a_push() {
 }
 
 #[test]
+fn ready_checks() {
+    golden(&ReadyCheck::Tcp(80), &[b"\x06tcp:80"]);
+    golden(&ReadyCheck::Auto, &[b"\x04auto"]);
+}
+
+#[test]
 fn operations() {
     let file = Entry::File {
         mode: Mode::from_bits(0o644),
