@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Error, anyhow};
 use patchwire_client::{Client, ConnectOptions, PushRequest, WatchOptions, config::Project};
+use patchwire_protocol::app::ReadyCheck;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -104,7 +105,7 @@ fn request(dev: &Dev, project: &Project, state: &Path) -> Result<PushRequest, Fa
     ignore.append(&mut scan.ignore);
     scan.ignore = ignore;
     let mut app = project.app_options(context::variable)?;
-    app.ready = dev.ready.clone().or(app.ready);
+    app.ready = dev.ready.clone().or(app.ready).or(Some(ReadyCheck::Auto));
     app.reload = dev.reload.clone().or(app.reload);
     Ok(PushRequest {
         scan,
