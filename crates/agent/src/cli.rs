@@ -22,6 +22,9 @@ pub struct Cli {
     /// Say more on standard error; twice for even more.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+    /// Log to this file instead of standard error, which is the app's alone then.
+    #[arg(long, global = true, value_name = "FILE", env = "PATCHWIRE_LOG_FILE")]
+    pub log_file: Option<PathBuf>,
 }
 
 /// What the agent can do.

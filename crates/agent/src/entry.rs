@@ -3,7 +3,10 @@
 use std::{
     env,
     error::Error,
+    fs::OpenOptions,
     io::{self, IsTerminal},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -11,7 +14,7 @@ use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 
 use crate::{
     cli::{Cli, Command, RunArgs},
@@ -25,7 +28,9 @@ use crate::{
 /// [`Command::Guard`].
 #[must_use]
 pub fn main(cli: Cli, guard: &'static [&'static str]) -> ExitCode {
-    start_logging(cli.verbose);
+    if let Err(error) = start_logging(cli.verbose, cli.log_file.as_deref()) {
+        return fail(&*error, 2);
+    }
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, 1),
@@ -91,21 +96,46 @@ pub fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Logs to standard error; standard output is the app's.
-fn start_logging(verbose: u8) {
+/// Logs to a file, or to standard error beside what the app writes there.
+fn start_logging(verbose: u8, file: Option<&Path>) -> Result<(), Box<dyn Error>> {
     let default = match verbose {
         0 => "patchwire=info,warn",
         1 => "patchwire=debug,warn",
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let (writer, colours) = match file {
+        Some(path) => {
+            let opened = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(path);
+            let file = opened.map_err(|source| LogFile {
+                path: path.to_owned(),
+                source,
+            })?;
+            (BoxMakeWriter::new(file), false)
+        }
+        None => {
+            let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
+            (BoxMakeWriter::new(io::stderr), colours)
+        }
+    };
     // Already done if another part of this program did it.
-    let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_ansi(colours)
         .try_init();
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("can't log to {}", path.display())]
+struct LogFile {
+    path: PathBuf,
+    source: io::Error,
 }
 
 #[expect(

@@ -2,6 +2,8 @@
 
 use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
+use patchwire_protocol::path::RelativePath;
+
 use crate::{
     connect::Client,
     error::{ClientError, ErrorKind},
@@ -66,6 +68,12 @@ pub enum WatchEvent {
         /// Why.
         cause: PushCause,
     },
+    /// The directory was scanned, and nothing of it is sent yet: also where there turns out to be
+    /// nothing to push.
+    Scanned {
+        /// What the rules leave out, as [`patchwire_tree::Scan::ignored`] lists it.
+        ignored: Vec<RelativePath>,
+    },
     /// How far it is.
     Progress(Progress),
     /// It ended with a report, which may be that of a failure.
@@ -124,7 +132,9 @@ impl Client {
         let mut cause = PushCause::Start;
         let mut pushed = None;
         loop {
-            let scanned = origin.scan(request, &progress).await?;
+            let mut scanned = origin.scan(request, &progress).await?;
+            let ignored = std::mem::take(&mut scanned.scan.ignored);
+            observer(WatchEvent::Scanned { ignored });
             let target = scanned.scan.manifest.root();
             if pushed != Some(target) {
                 observer(WatchEvent::Pushing { cause });

@@ -3,7 +3,10 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use patchwire_protocol::name::Name;
+use patchwire_protocol::{
+    app::{ReadyCheck, Reload},
+    name::Name,
+};
 use patchwire_transport::LinkSource;
 
 /// Pushes what you edit to an app that runs elsewhere: verified, committed as a whole, reloaded and
@@ -15,6 +18,7 @@ use patchwire_transport::LinkSource;
     max_term_width = 100,
     after_help = "\
 Examples:
+  patchwire dev -- python3 app.py               your app, on this machine, reloaded as you save
   patchwire demo                                a relay, an agent and an app on this machine
   patchwire init --relay @relay.link            prepare this directory for pushing
   patchwire push                                bring the app to what this directory holds
@@ -70,6 +74,8 @@ pub(crate) struct Options {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Runs your app on this machine, in a copy that follows what you save
+    Dev(Dev),
     /// Shows all of it on this machine: a relay, an agent, an app, and three pushes
     Demo(Demo),
     /// Prepares a directory for pushing: writes patchwire.toml and records a link
@@ -86,6 +92,43 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Makes and applies deltas between files, without relay or agent
     Delta(Delta),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Nothing is needed but the app: no link, and no patchwire.toml, though one is heeded. A relay and an
+agent run beside it as processes of their own. What git ignores isn't pushed; of that, node_modules,
+virtual environments, vendor, .env files and the like are linked into the copy. The app has your
+environment, and PYTHONUNBUFFERED=1 unless it is set. It is restarted for each push, and one that
+it doesn't start with is taken back.
+
+Ctrl+C ends all of it (exit status 130); a second one at once. The copy stays for the next time,
+in patchwire/dev in your state directory.
+
+Examples:
+  patchwire dev -- python3 app.py
+  patchwire dev -- npm start
+  patchwire dev --root shop -- .venv/bin/python -m flask run
+  patchwire dev --ready http://127.0.0.1:8000/health -- ./run.sh")]
+pub(crate) struct Dev {
+    /// When the app is ready: http://HOST:PORT/PATH (any 2xx), tcp:PORT, command:TEXT,
+    /// alive:DURATION, or auto: as soon as it answers HTTP, and else once it lived for a second
+    /// [default: what patchwire.toml says, else auto]
+    #[arg(long, value_name = "CHECK", env = "PATCHWIRE_READY")]
+    pub(crate) ready: Option<ReadyCheck>,
+
+    /// How the app takes up new code: restart, signal:NAME, command:TEXT or none [default: what
+    /// patchwire.toml says, else restart]
+    #[arg(long, value_name = "R", env = "PATCHWIRE_RELOAD")]
+    pub(crate) reload: Option<Reload>,
+
+    /// Begin with an empty copy: what the app wrote into the old one is deleted
+    #[arg(long)]
+    pub(crate) fresh: bool,
+
+    /// The app's program and its arguments; a relative path is one below the root
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Args, Debug)]
@@ -341,7 +384,12 @@ impl Command {
             Self::Push(Push { json, .. })
             | Self::Status(Status { json, .. })
             | Self::Logs(Logs { json, .. }) => *json,
-            Self::Demo(_) | Self::Init(_) | Self::Link(_) | Self::Join(_) | Self::Delta(_) => false,
+            Self::Dev(_)
+            | Self::Demo(_)
+            | Self::Init(_)
+            | Self::Link(_)
+            | Self::Join(_)
+            | Self::Delta(_) => false,
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
 
 mod delta;
 mod demo;
+mod dev;
 mod init;
 mod join;
 mod link;
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
 
 async fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Dev(dev) => dev::run(context, dev).await,
         Command::Demo(demo) => demo::run(context, &demo).await,
         Command::Init(init) => init::run(context, init),
         Command::Link(link) => link::run(context, link),

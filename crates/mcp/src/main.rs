@@ -1,7 +1,7 @@
 //! The `patchwire` command line: what a developer types.
 //!
-//! It is a thin shell over `patchwire-client`. For `demo` it starts itself again as a relay and as an
-//! agent.
+//! It is a thin shell over `patchwire-client`. For `demo` and `dev` it starts itself again as a
+//! relay and as an agent.
 
 use std::{env, ffi::OsString, process::ExitCode};
 
@@ -12,12 +12,13 @@ mod commands;
 mod context;
 mod embedded;
 mod failure;
+mod local;
 mod output;
 mod progress;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
-    if let Some(embedded) = embedded::Program::requested(&arguments) {
+    if let Some(embedded) = embedded::Embedded::requested(&arguments) {
         return embedded.run();
     }
     match cli::Cli::try_parse_from(&arguments) {

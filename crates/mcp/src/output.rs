@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::failure::Failure;
 
+pub(crate) mod dev;
 pub(crate) mod push;
 pub(crate) mod status;
 mod words;

@@ -6,8 +6,8 @@ use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use patchwire_client::Progress;
 use patchwire_protocol::message::push::Phase;
 
-/// How far a push is.
-#[derive(Debug)]
+/// How far a push is. Clones are the same.
+#[derive(Clone, Debug)]
 pub(crate) struct PushProgress(ProgressBar);
 
 impl PushProgress {

@@ -191,6 +191,15 @@ impl DeploymentLink {
         })
     }
 
+    /// The same deployment at another relay, or at one that moved.
+    #[must_use]
+    pub fn at(&self, relay: &RelayLink) -> Self {
+        Self {
+            relay: relay.clone(),
+            ..self.clone()
+        }
+    }
+
     /// The same deployment for an agent only; the link of an agent is already that.
     #[must_use]
     pub fn narrow(&self) -> Self {

@@ -27,6 +27,9 @@ use crate::{
 /// How often a scan that a change cut short is begun again.
 const ATTEMPTS: usize = 5;
 
+/// How much of what is ignored is listed.
+const IGNORED: usize = 1 << 16;
+
 /// What to push, beyond what git's rules say.
 #[derive(Clone, Debug)]
 pub struct ScanOptions {
@@ -68,6 +71,9 @@ pub struct Scan {
     pub manifest: Manifest,
     /// Fifos, sockets and devices, which are not pushed.
     pub skipped: Vec<RelativePath>,
+    /// What the rules leave out of the directories that were looked into, at most 65 536 entries,
+    /// and nothing of what those hold. Names that can't be pushed are left out.
+    pub ignored: Vec<RelativePath>,
     /// How many files were read because the cache didn't know them.
     pub files_read: u64,
 }
@@ -175,6 +181,7 @@ pub fn scan(
             found: Vec::new(),
             path_bytes: 0,
             skipped: Vec::new(),
+            ignored: Vec::new(),
         };
         walk.directory(&dir, &[], Visit::Normal)?;
         match read_unknown(&dir, walk.found, cache, started, progress)? {
@@ -187,6 +194,7 @@ pub fn scan(
                 return Ok(Scan {
                     manifest,
                     skipped: walk.skipped,
+                    ignored: walk.ignored,
                     files_read,
                 });
             }
@@ -223,6 +231,7 @@ struct Walk<'a> {
     found: Vec<(RelativePath, Found)>,
     path_bytes: u64,
     skipped: Vec<RelativePath>,
+    ignored: Vec<RelativePath>,
 }
 
 impl Walk<'_> {
@@ -254,10 +263,13 @@ impl Walk<'_> {
             return Ok(());
         };
         let is_dir = stat.kind == Kind::Directory;
+        let relative = || RelativePath::new(path.clone());
         let Some(visit) = self.rules.judge(&path, is_dir, visit) else {
+            if self.ignored.len() < IGNORED {
+                self.ignored.extend(relative());
+            }
             return Ok(());
         };
-        let relative = || RelativePath::new(path.clone());
         match stat.kind {
             Kind::Directory => {
                 let inner = match dir.open_dir(name) {

@@ -2,14 +2,7 @@
 //!
 //! Every step is checked: what is said to have happened has been seen.
 
-use std::{
-    env, fs,
-    future::ready,
-    io,
-    path::{Path, PathBuf},
-    pin::pin,
-    process::ExitCode,
-};
+use std::{env, fs, future::ready, io, path::PathBuf, pin::pin, process::ExitCode};
 
 use anyhow::{Context as _, Error, anyhow, ensure};
 use patchwire_client::{
@@ -17,23 +10,20 @@ use patchwire_client::{
     config::{self, Project},
     report::{PushReport, ReportStatus},
 };
-use patchwire_transport::{DeploymentLink, RelayLink, secret_file};
+use patchwire_transport::DeploymentLink;
 use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::{
     cli::Demo,
     context::{self, Context},
-    embedded,
     failure::Failure,
+    local::{AgentLaunch, DEVELOPER_LINK, Local, Process},
     output,
     progress::PushProgress,
 };
 
 mod page;
-mod process;
-
-use process::Process;
 
 /// The app, which `examples/` holds for those who go on from here.
 const APP: &str = include_str!("../../../../examples/hello-python/app.py");
@@ -125,45 +115,18 @@ impl Stage {
 
     /// Starts relay and agent, and gives the developer's link to their deployment.
     async fn start(&mut self) -> Result<DeploymentLink, Error> {
-        let mut relay = Process::start(
-            "relay",
-            self.directory.path(),
-            true,
-            [
-                embedded::RELAY,
-                "--listen",
-                "127.0.0.1:0",
-                "--state",
-                "relay",
-            ],
-        )?;
-        let printed = relay.first_line().await;
+        let (relay, relay_link) = self.local().start_relay().await?;
         self.processes.push(relay);
-        let relay_link: RelayLink = self.with_log(printed, "relay")?.trim().parse()?;
-
-        let (app, deployment) = ("hello".parse()?, "demo".parse()?);
-        let link = DeploymentLink::mint(&relay_link, app, deployment)?;
-        for (name, link) in [("developer.link", &link), ("agent.link", &link.narrow())] {
-            secret_file::create(&self.path(name), link.expose().as_bytes())
-                .with_context(|| format!("can't write {name}"))?;
-        }
+        let link = DeploymentLink::mint(&relay_link, "hello".parse()?, "demo".parse()?)?;
         let port = self.app_port.to_string();
-        let agent = Process::start(
-            "agent",
-            self.directory.path(),
-            false,
-            [
-                embedded::AGENT,
-                "run",
-                "--link",
-                "@agent.link",
-                "--root",
-                "app",
-                "--",
-                "python3",
-                "app.py",
-                &port,
-            ],
+        let agent = self.local().start_agent(
+            &link,
+            &AgentLaunch {
+                options: &["--root=app"],
+                command: &["python3".into(), "app.py".into(), port.into()],
+                environment: &[],
+                output: false,
+            },
         )?;
         self.processes.push(agent);
 
@@ -177,14 +140,13 @@ impl Stage {
         format!("http://127.0.0.1:{}/", self.app_port)
     }
 
-    /// Adds what a process logged to an error: the file won't be there any more.
-    fn with_log<T>(&self, result: Result<T, Error>, process: &str) -> Result<T, Error> {
-        result.map_err(
-            |error| match process::log_tail(self.directory.path(), process) {
-                Some(log) => error.context(format!("the {process} logged:\n{log}")),
-                None => error,
-            },
-        )
+    fn local(&self) -> Local {
+        Local {
+            directory: self.directory.path().to_owned(),
+            // What is left running outlives us.
+            held: false,
+            verbose: 0,
+        }
     }
 
     /// Ends everything and removes it.
@@ -205,7 +167,7 @@ impl Stage {
         let program = env::current_exe()?;
         let (program, source, url) = (program.display(), self.source(), self.url());
         let source = source.display();
-        let link = self.path("developer.link");
+        let link = self.path(DEVELOPER_LINK);
         let link = link.display();
         let ids: Vec<String> = self.processes.iter().rev().map(Process::id).collect();
         let ids = ids.join(" ");
@@ -319,6 +281,7 @@ impl Developer {
             let (was, expected) = (report.status.as_str(), expected.as_str());
             let error = Err(anyhow!("the push ended as {was}, not as {expected}"));
             return stage
+                .local()
                 .with_log(error, "agent")
                 .map_err(|error| Failure::failed("demo", error));
         }
@@ -336,11 +299,6 @@ async fn find_python() -> Result<(), Failure> {
     found
         .context("the demo's app needs python3, and it can't be run: install it, and try again")
         .map_err(|error| Failure::new(2, "no-python3", error))
-}
-
-/// Where the processes work, for those that log.
-fn log_path(directory: &Path, process: &str) -> PathBuf {
-    directory.join(format!("{process}.log"))
 }
 
 #[cfg(test)]

@@ -58,6 +58,35 @@ pub(super) fn foreign(text: &str) -> String {
     fields.collect::<Vec<_>>().join("\t")
 }
 
+/// The same, which may be in colours.
+pub(super) fn coloured(text: &str) -> String {
+    let mut line = String::new();
+    let mut styled = false;
+    for (part, is_sequence) in console::AnsiCodeIterator::new(text) {
+        if !is_sequence {
+            line.push_str(&foreign(part));
+        } else if is_style(part) {
+            line.push_str(part);
+            styled = true;
+        }
+    }
+    if styled {
+        line.push_str("\x1b[0m");
+    }
+    line
+}
+
+/// Whether an escape sequence says how text looks, and nothing else (ECMA-48, SGR).
+fn is_style(sequence: &str) -> bool {
+    let parameters = sequence
+        .strip_prefix("\x1b[")
+        .and_then(|rest| rest.strip_suffix('m'));
+    parameters.is_some_and(|text| {
+        text.bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b';' | b':'))
+    })
+}
+
 /// Texts on lines of their own, each indented.
 pub(super) fn indented(lines: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     let lines = lines.into_iter();

@@ -2,8 +2,9 @@
 
 use crate::user::User;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "",
+    "dev",
     "demo",
     "init",
     "link",
@@ -58,7 +59,9 @@ fn every_example_is_of_commands_and_options_that_are_there() {
             let typed = typed.split("   ").next().unwrap_or_default();
             let typed = typed.replace("\"larger buttons\"", "larger");
             // Help, last, keeps it from being done; what can't be understood before it is an error.
-            user.run(&format!("{typed} --help")).expect(0);
+            // What follows a double dash is the app's.
+            let ours = typed.split(" -- ").next().unwrap_or_default();
+            user.run(&format!("{ours} --help")).expect(0);
         }
     }
 }

@@ -73,6 +73,9 @@ fn a_directory_outside_any_repository() {
     expected.0.extend(nested.0);
     assert_eq!(scan.manifest, expected.manifest());
     assert_eq!(scan.skipped, [path("only-fifo/fifo")]);
+    let ignored: BTreeSet<_> = scan.ignored.into_iter().collect();
+    let named = ["a/x.log", "only-logs/.patchwireignore", "only-logs/y"].map(path);
+    assert_eq!(ignored, named.into());
 }
 
 #[test]

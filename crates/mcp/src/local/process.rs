@@ -2,10 +2,12 @@
 
 use std::{
     env,
-    fs::{self, File},
-    mem,
-    path::Path,
-    process::Stdio,
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io, mem,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -13,11 +15,12 @@ use anyhow::{Context, Error, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
-    process::{Child, ChildStdout, Command},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
 
-use super::log_path;
+use super::Local;
+use crate::embedded;
 
 /// How long a process may take to say that it is there, and to end.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -28,54 +31,83 @@ const MAX_LINE: u64 = 4 << 10;
 /// How many lines of a log are worth showing.
 const LOG_LINES: usize = 20;
 
-/// A process of the demo.
+/// What to start.
+pub(super) struct Launch<'a> {
+    /// Which program of this binary.
+    pub(super) name: &'static str,
+    pub(super) local: &'a Local,
+    pub(super) stdout: Output,
+    pub(super) stderr: Output,
+    pub(super) environment: &'a [(&'a str, &'a str)],
+    pub(super) arguments: Vec<OsString>,
+}
+
+/// Where something that a process writes goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    /// To its log.
+    Log,
+    /// To us.
+    Pipe,
+    /// To where our standard error goes.
+    Ours,
+}
+
+/// A relay or an agent.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     name: &'static str,
     child: Child,
     id: Pid,
+    /// What a held process ends with.
+    _lifeline: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
 }
 
 impl Process {
-    /// Starts this program again, in the demo's directory. It leads its own group, so that an
-    /// interrupt from the terminal leaves its end to us. What it prints is logged, or where it
-    /// `says_first` what one waits for, kept for [`first_line`](Self::first_line).
-    pub(super) fn start<'a>(
-        name: &'static str,
-        directory: &Path,
-        says_first: bool,
-        arguments: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Self, Error> {
+    /// Starts this program again. It leads its own group, so that an interrupt from the terminal
+    /// leaves its end to us.
+    pub(super) fn start(launch: Launch<'_>) -> Result<Self, Error> {
+        let Launch { name, local, .. } = launch;
         let start = || {
-            let log = File::create(log_path(directory, name))?;
-            let stdout = match says_first {
-                true => Stdio::piped(),
-                false => log.try_clone()?.into(),
-            };
+            let log = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(log_path(&local.directory, name))?;
             let mut command = Command::new(env::current_exe()?);
             command
-                .args(arguments)
-                .current_dir(directory)
+                .args(local.held.then_some(embedded::HELD))
+                .arg(name)
+                .args(launch.arguments)
+                .current_dir(&local.directory)
                 .process_group(0)
-                .stdin(Stdio::null())
-                .stdout(stdout)
-                .stderr(log)
+                .stdin(match local.held {
+                    true => Stdio::piped(),
+                    false => Stdio::null(),
+                })
+                .stdout(to(launch.stdout, &log)?)
+                .stderr(to(launch.stderr, &log)?)
                 .kill_on_drop(true);
-            // The developer's own links and options are none of the demo's.
+            // The developer's own links and options are none of theirs.
             for (variable, _) in env::vars_os() {
                 if variable.as_encoded_bytes().starts_with(b"PATCHWIRE_") {
                     command.env_remove(variable);
                 }
             }
-            command.spawn()
+            command.envs(launch.environment.iter().copied()).spawn()
         };
         let mut child = start().with_context(|| format!("can't start the {name}"))?;
         let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         Ok(Self {
             name,
             id: id.with_context(|| format!("the {name} has already ended"))?,
+            // Not left with the child, which closes it as soon as it is waited for.
+            _lifeline: child.stdin.take(),
             stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
             child,
         })
     }
@@ -93,13 +125,23 @@ impl Process {
         }
     }
 
+    /// What the process writes, where that comes to us. Can be had once.
+    pub(crate) fn output(&mut self) -> Option<(ChildStdout, ChildStderr)> {
+        self.stdout.take().zip(self.stderr.take())
+    }
+
     /// The process id, for `kill`.
-    pub(super) fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         self.id.as_raw_nonzero().to_string()
     }
 
+    /// Waits until the process has ended. Dropping the future loses nothing.
+    pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
     /// Asks the process to end, makes it, and waits until it has.
-    pub(super) async fn end(mut self) -> Result<(), Error> {
+    pub(crate) async fn end(mut self) -> Result<(), Error> {
         let ended = self.child.try_wait()?;
         if ended.is_none() {
             kill_process(self.id, Signal::TERM)?;
@@ -112,10 +154,15 @@ impl Process {
     }
 
     /// Lets the process go on when this one ends.
-    pub(super) fn leave(self) {
+    pub(crate) fn leave(self) {
         // Dropped, it would be killed, as is right everywhere else.
         mem::forget(self.child);
     }
+}
+
+/// Where a process logs.
+pub(super) fn log_path(directory: &Path, process: &str) -> PathBuf {
+    directory.join(format!("{process}.log"))
 }
 
 /// The last lines that a process logged.
@@ -125,4 +172,12 @@ pub(super) fn log_tail(directory: &Path, process: &str) -> Option<String> {
     let lines: Vec<&str> = log.lines().collect();
     let tail = &lines[lines.len().saturating_sub(LOG_LINES)..];
     (!tail.is_empty()).then(|| tail.join("\n"))
+}
+
+fn to(output: Output, log: &File) -> io::Result<Stdio> {
+    Ok(match output {
+        Output::Log => log.try_clone()?.into(),
+        Output::Pipe => Stdio::piped(),
+        Output::Ours => io::stderr().into(),
+    })
 }

@@ -1,0 +1,236 @@
+//! `patchwire dev`: the user's own app in a synced copy on this machine, pushed to as files are
+//! saved, through a relay and an agent that are processes of their own.
+
+use std::{
+    convert::Infallible,
+    env,
+    ffi::OsString,
+    io,
+    path::Path,
+    process::{ExitCode, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Error, anyhow};
+use patchwire_client::{Client, ConnectOptions, PushRequest, WatchOptions, config::Project};
+use patchwire_protocol::app::ReadyCheck;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    cli::Dev,
+    context::{self, Context},
+    embedded,
+    failure::Failure,
+    local::{AgentLaunch, Local, Process},
+    output::dev::Stream,
+};
+
+mod dependencies;
+mod events;
+mod place;
+mod program;
+mod screen;
+
+use dependencies::Links;
+use events::{Observer, Restarts};
+use place::Place;
+use screen::Screen;
+
+/// Makes Python write its lines when they are printed, as it does on a terminal.
+const UNBUFFERED: (&str, &str) = ("PYTHONUNBUFFERED", "1");
+
+/// How long to wait before the agent is followed again.
+const FOLLOW_AGAIN: Duration = Duration::from_millis(500);
+
+pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::new().map_err(|error| Failure::failed("signals", error))?;
+    let project = context.project()?;
+    let root = &project.root;
+    let state = context.directories()?.state;
+    let request = request(&dev, &project, &state)?;
+    let search = program::search(request.app.environment.iter());
+    program::check(&dev.command[0], root, search.as_deref())
+        .map_err(|error| Failure::new(2, "no-command", error))?;
+    let place = Place::open(&state, root, dev.fresh)?;
+    let request = PushRequest {
+        state: place.directory.join("memory"),
+        ..request
+    };
+
+    let screen = Screen::new(context.options.quiet);
+    screen.mention(&format!(
+        "dev: {} → a copy in {}; Ctrl+C ends it",
+        root.display(),
+        place.copy().display()
+    ));
+    let observer = Observer::new(&screen, Links::open(root, &place.copy(), &place.directory));
+    let mut stage = Stage {
+        local: Local {
+            directory: place.directory.clone(),
+            held: true,
+            verbose: context.options.verbose,
+        },
+        relay: None,
+        agent: None,
+    };
+    let ended = tokio::select! {
+        biased;
+        signal = signals.next() => Ok(128 + signal),
+        // As a program that writes to a pipe which nobody reads.
+        () = screen.closed() => Ok(0),
+        failed = stage.play(context, &dev.command, &request, &place, &observer) => match failed {
+            Ok(never) => match never {},
+            Err(failure) => Err(failure),
+        },
+    };
+    tokio::select! {
+        () = stage.end() => {}
+        // What is dropped is killed, and the agent's guard ends the app.
+        _ = signals.next() => {}
+    }
+    screen.end().await;
+    ended.map(ExitCode::from)
+}
+
+/// What is pushed, and how the app is run.
+fn request(dev: &Dev, project: &Project, state: &Path) -> Result<PushRequest, Failure> {
+    let root = &project.root;
+    let mut scan = project.scan_options();
+    let mut ignore = dependencies::patterns(root);
+    // Where the root holds the copy, that is no part of it.
+    if let Some(pattern) = place::ignoring(root, state) {
+        ignore.push(pattern.map_err(Failure::usage)?);
+    }
+    // Last, so that the user's own have the last word.
+    ignore.append(&mut scan.ignore);
+    scan.ignore = ignore;
+    let mut app = project.app_options(context::variable)?;
+    app.ready = dev.ready.clone().or(app.ready).or(Some(ReadyCheck::Auto));
+    app.reload = dev.reload.clone().or(app.reload);
+    Ok(PushRequest {
+        scan,
+        author: context::author(),
+        app,
+        ..PushRequest::new(root, state)
+    })
+}
+
+/// The processes.
+#[derive(Debug)]
+struct Stage {
+    local: Local,
+    relay: Option<Process>,
+    agent: Option<Process>,
+}
+
+impl Stage {
+    /// Starts them, and pushes until something fails.
+    async fn play(
+        &mut self,
+        context: &Context,
+        command: &[OsString],
+        request: &PushRequest,
+        place: &Place,
+        observer: &Observer<'_>,
+    ) -> Result<Infallible, Failure> {
+        let failed = |error: Error| Failure::failed("dev", error);
+        let (relay, relay_link) = self.local.start_relay().await.map_err(failed)?;
+        let relay = self.relay.insert(relay);
+        let link = place.link(&relay_link).map_err(failed)?;
+        let environment = [UNBUFFERED];
+        let is_set = env::var_os(UNBUFFERED.0).is_some();
+        let launch = AgentLaunch {
+            options: &[
+                &format!("--root={}", place::COPY),
+                &format!("--state={}", place::AGENT_STATE),
+            ],
+            command,
+            environment: if is_set { &[] } else { &environment },
+            output: true,
+        };
+        let agent = self.local.start_agent(&link, &launch).map_err(failed)?;
+        let agent = self.agent.insert(agent);
+        if let Some((stdout, stderr)) = agent.output() {
+            observer.screen.pass(Stream::Stdout, stdout);
+            observer.screen.pass(Stream::Stderr, stderr);
+        }
+        let connect = ConnectOptions {
+            wait: context.options.wait,
+            name: context::author(),
+        };
+        let client = Client::new(link, connect);
+        let options = WatchOptions::default();
+        let observe = |event| observer.observe(event);
+        let failure = tokio::select! {
+            failed = client.watch(request, &options, &observe) => match failed {
+                Ok(never) => match never {},
+                Err(error) => Error::from(error),
+            },
+            never = follow(&client, observer.screen) => match never {},
+            status = agent.wait() => ended(embedded::AGENT, status),
+            status = relay.wait() => ended(embedded::RELAY, status),
+        };
+        let ended = self.local.with_log(Err(failure), embedded::AGENT);
+        ended.map_err(failed)
+    }
+
+    /// Ends what was started.
+    async fn end(self) {
+        // The agent goes before the relay, and ends the app.
+        for process in [self.agent, self.relay].into_iter().flatten() {
+            if let Err(error) = process.end().await {
+                tracing::warn!("{error:#}");
+            }
+        }
+    }
+}
+
+fn ended(process: &str, status: io::Result<ExitStatus>) -> Error {
+    match status {
+        Ok(status) => anyhow!("the {process} ended by itself: {status}"),
+        Err(error) => Error::new(error).context(format!("the {process} is lost")),
+    }
+}
+
+/// Says when the app ended by itself and was started again.
+async fn follow(client: &Client, screen: &Screen) -> Infallible {
+    let mut restarts = Restarts::default();
+    loop {
+        if let Ok(mut news) = client.follow().await {
+            while let Ok(Some(status)) = news.next().await {
+                if let Some(said) = status.app.and_then(|app| restarts.hear(app)) {
+                    screen.say(&said);
+                }
+            }
+        }
+        tokio::time::sleep(FOLLOW_AGAIN).await;
+    }
+}
+
+/// What tells us to end.
+struct Signals([(u8, Signal); 3]);
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let heard = |number, kind| Ok::<_, io::Error>((number, signal(kind)?));
+        Ok(Self([
+            heard(1, SignalKind::hangup())?,
+            heard(2, SignalKind::interrupt())?,
+            heard(15, SignalKind::terminate())?,
+        ]))
+    }
+
+    /// The number of the next one.
+    async fn next(&mut self) -> u8 {
+        let [
+            (hangup, hung_up),
+            (interrupt, interrupted),
+            (terminate, terminated),
+        ] = &mut self.0;
+        tokio::select! {
+            _ = hung_up.recv() => *hangup,
+            _ = interrupted.recv() => *interrupt,
+            _ = terminated.recv() => *terminate,
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Where `dev` keeps what it needs for a root between its runs.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    io::{self, Read, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Error, anyhow};
+use patchwire_delta::Digest;
+use patchwire_transport::{DeploymentLink, LinkSource, RelayLink};
+
+use crate::{failure::Failure, local};
+
+/// The app's copy of the root, for the agent: relative to the place.
+pub(super) const COPY: &str = "app";
+
+/// The agent's state, on the same file system as the copy.
+pub(super) const AGENT_STATE: &str = "agent";
+
+/// How many hexadecimal digits of a root's digest name its place.
+const NAME_LEN: usize = 32;
+
+/// The longest content of the lock file, which is a process id.
+const MAX_ID: u64 = 32;
+
+/// The directory of one root, for one `dev` at a time.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) directory: PathBuf,
+    /// Locked until this process ends.
+    _lock: File,
+}
+
+impl Place {
+    /// Makes the place of a root below the user's state directory, or takes the one that is there.
+    pub(super) fn open(state: &Path, root: &Path, fresh: bool) -> Result<Self, Failure> {
+        let failed = |error: Error| Failure::failed("state", error);
+        let name = Digest::of(root.as_os_str().as_bytes()).to_string();
+        let directory = state.join("dev").join(&name[..NAME_LEN]);
+        make(&directory).map_err(failed)?;
+        let lock = lock(&directory.join("lock")).map_err(failed)?;
+        let lock = lock.map_err(|id| {
+            let root = root.display();
+            let error =
+                anyhow!("another `patchwire dev`, process {id}, runs for {root}: end it first");
+            Failure::failed("already-running", error)
+        })?;
+        let place = Self {
+            directory,
+            _lock: lock,
+        };
+        place.prepare(root, fresh).map_err(failed)?;
+        Ok(place)
+    }
+
+    /// The app's copy of the root.
+    pub(super) fn copy(&self) -> PathBuf {
+        self.directory.join(COPY)
+    }
+
+    /// The link of the deployment, which is the same in every run: so is what is remembered of it.
+    pub(super) fn link(&self, relay: &RelayLink) -> Result<DeploymentLink, Error> {
+        let source = LinkSource::File(self.directory.join(local::DEVELOPER_LINK));
+        Ok(match source.read::<DeploymentLink>() {
+            Ok(link) => link.at(relay),
+            // There is none yet, or none that can be used.
+            Err(_) => DeploymentLink::mint(relay, "app".parse()?, "dev".parse()?)?,
+        })
+    }
+
+    fn prepare(&self, root: &Path, fresh: bool) -> Result<(), Error> {
+        let written = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.directory.join("root"))
+            .and_then(|mut file| file.write_all(&[root.as_os_str().as_bytes(), b"\n"].concat()));
+        written.context("can't write to the state directory")?;
+        // What the agent knows of a copy that isn't there any more is of no use either.
+        if fresh || !self.copy().is_dir() {
+            for name in [COPY, AGENT_STATE] {
+                let path = self.directory.join(name);
+                match fs::remove_dir_all(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(error)
+                            .with_context(|| format!("can't remove {}", path.display()));
+                    }
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
+        make(&self.copy())
+    }
+}
+
+/// Makes a directory that is the user's alone.
+fn make(directory: &Path) -> Result<(), Error> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .and_then(|()| fs::set_permissions(directory, Permissions::from_mode(0o700)))
+        .with_context(|| format!("can't make {}", directory.display()))
+}
+
+/// Takes the lock; an error within is the id of the process that holds it.
+fn lock(path: &Path) -> Result<Result<File, String>, Error> {
+    let lock = || {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        match file.try_lock() {
+            Ok(()) => {
+                file.set_len(0)?;
+                write!(file, "{}", std::process::id())?;
+                Ok(Ok(file))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut id = String::new();
+                file.take(MAX_ID).read_to_string(&mut id)?;
+                Ok(Err(id))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    };
+    lock().with_context(|| format!("can't lock {}", path.display()))
+}
+
+/// A pattern that ignores what lies at `path` below `root`; `None` where it lies elsewhere.
+pub(super) fn ignoring(root: &Path, path: &Path) -> Option<Result<String, Error>> {
+    let below = path.strip_prefix(root).ok()?;
+    let text = below.to_str().with_context(|| {
+        format!(
+            "{} can't be left out of the root: its name isn't UTF-8",
+            path.display()
+        )
+    });
+    Some(text.map(|text| {
+        let mut pattern = "/".to_owned();
+        for char in text.chars() {
+            if "\\*?[]!# ".contains(char) {
+                pattern.push('\\');
+            }
+            pattern.push(char);
+        }
+        pattern
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_below_its_own_root_is_left_out_of_it() {
+        let ignoring = |root, path| ignoring(Path::new(root), Path::new(path));
+        assert!(ignoring("/home/ana/shop", "/home/ana/.local/state").is_none());
+        let pattern = ignoring("/home/ana", "/home/ana/.local/st[a]te/x y").unwrap();
+        assert_eq!(pattern.unwrap(), "/.local/st\\[a\\]te/x\\ y");
+        let bad = std::ffi::OsStr::from_bytes(b"/r/\xff");
+        let refused = super::ignoring(Path::new("/r"), Path::new(bad)).unwrap();
+        assert!(refused.is_err());
+    }
+
+    #[test]
+    fn a_place_is_its_roots_and_one_processs_at_a_time() {
+        let state = tempfile::tempdir().unwrap();
+        let place = Place::open(state.path(), Path::new("/r"), false).unwrap();
+        let other = Place::open(state.path(), Path::new("/other"), false).unwrap();
+        assert_ne!(place.directory, other.directory);
+        assert_eq!(fs::read(place.directory.join("root")).unwrap(), b"/r\n");
+        let mode = fs::metadata(&place.directory).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+
+        let refused = Place::open(state.path(), Path::new("/r"), false).unwrap_err();
+        let id = std::process::id().to_string();
+        assert!(refused.message().contains(&id), "{}", refused.message());
+        drop(place);
+        Place::open(state.path(), Path::new("/r"), false).unwrap();
+    }
+
+    #[test]
+    fn a_fresh_place_and_one_without_a_copy_begin_from_nothing() {
+        let state = tempfile::tempdir().unwrap();
+        let open = |fresh| Place::open(state.path(), Path::new("/r"), fresh).unwrap();
+        let write = |place: &Place| {
+            fs::create_dir_all(place.directory.join(AGENT_STATE)).unwrap();
+            fs::write(place.copy().join("file"), "").unwrap();
+        };
+        let is_known = |place: &Place| place.directory.join(AGENT_STATE).exists();
+        write(&open(false));
+        let kept = open(false);
+        assert!(kept.copy().join("file").exists() && is_known(&kept));
+        fs::remove_dir_all(kept.copy()).unwrap();
+        drop(kept);
+        let lost = open(false);
+        assert!(lost.copy().is_dir() && !is_known(&lost));
+        write(&lost);
+        drop(lost);
+        let fresh = open(true);
+        assert!(!fresh.copy().join("file").exists() && !is_known(&fresh));
+    }
+}

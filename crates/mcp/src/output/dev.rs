@@ -1,0 +1,107 @@
+//! The terminal of `patchwire dev`: the app's lines, and ours beside them.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
+use console::style;
+use patchwire_client::PushReport;
+
+use super::{
+    push,
+    words::{coloured, duration, foreign},
+};
+
+/// One of the app's output streams, and the one of ours that it goes to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Writes one of our own lines to standard error, told from the app's by what stands before it.
+pub(crate) fn our_line(line: &str) {
+    let line = format!("{} {line}\n", style("patchwire │").for_stderr().bold());
+    // Where standard error is closed, there is the app's output and the exit status.
+    let _ = io::stderr().lock().write_all(line.as_bytes());
+}
+
+/// Writes a line of the app's, or a piece of a long one: as it came, but for what could fool a
+/// terminal where it goes to one. `false` once nobody reads it.
+pub(crate) fn app_line(stream: Stream, line: &[u8]) -> bool {
+    let (terminal, colours) = match stream {
+        Stream::Stdout => (io::stdout().is_terminal(), console::colors_enabled()),
+        Stream::Stderr => (io::stderr().is_terminal(), console::colors_enabled_stderr()),
+    };
+    let shown;
+    let bytes = match terminal {
+        false => line,
+        true => {
+            shown = on_terminal(line, colours);
+            shown.as_bytes()
+        }
+    };
+    let written = match stream {
+        Stream::Stdout => {
+            let mut out = io::stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush())
+        }
+        Stream::Stderr => io::stderr().lock().write_all(bytes),
+    };
+    written.is_ok()
+}
+
+/// What a push came to: one line where all is well. `since_begin` is how long the app took to be
+/// ready for the first time.
+pub(crate) fn pushed(mut report: PushReport, since_begin: Option<Duration>) -> String {
+    for agent in &mut report.agents {
+        // They stand on the screen.
+        agent.log_tail.clear();
+    }
+    let mut said = push::human(&report);
+    if let Some(took) = since_begin {
+        said.push_str(&format!(
+            "up after {}; what you save is pushed from here on\n",
+            duration(took)
+        ));
+    }
+    said
+}
+
+/// That a push could not be made.
+pub(crate) fn push_failed(reason: &str) -> String {
+    format!("{}: {reason}", style("push failed").red())
+}
+
+/// A line for a terminal. Of what a progress bar wrote over itself the last is left.
+fn on_terminal(line: &[u8], colours: bool) -> String {
+    let text = String::from_utf8_lossy(line);
+    let (text, end) = match text.strip_suffix('\n') {
+        Some(text) => (text, "\n"),
+        None => (&*text, ""),
+    };
+    let text = text.trim_end_matches('\r');
+    let text = text.rsplit('\r').next().unwrap_or_default();
+    match colours {
+        true => coloured(text) + end,
+        false => foreign(text) + end,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_apps_line_keeps_its_colours_and_nothing_else() {
+        let line = b"\x1b[1;32mok\x1b[0m \x1b[2J\x1b]0;title\x07\x08done\r\n";
+        assert_eq!(
+            on_terminal(line, true),
+            "\x1b[1;32mok\x1b[0m \\x08done\x1b[0m\n"
+        );
+        assert_eq!(on_terminal(line, false), "ok \\x08done\n");
+        assert_eq!(on_terminal(b"plain", true), "plain");
+        assert_eq!(on_terminal(b"10 %\r50 %\r100 %\n", true), "100 %\n");
+    }
+}
