@@ -9,7 +9,10 @@ use std::{
     io,
     os::unix::ffi::OsStrExt as _,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -67,6 +70,8 @@ pub struct App {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<Status>,
     output: Arc<OutputRing>,
+    /// Whether it was ever seen to answer HTTP where it listens.
+    answers: Arc<AtomicBool>,
 }
 
 /// Tells when an app's state may have changed. Changes are not counted: however many there were
@@ -129,6 +134,7 @@ impl App {
             requests,
             status: status.subscribe(),
             output: Arc::clone(&output),
+            answers: Arc::default(),
         };
         let task = Task::new(config.grace, config.guard, output, status);
         tokio::spawn(task.run(receiver, config.pass_output));
@@ -214,9 +220,8 @@ impl App {
         self.ask(|reply| Request::Policy(OnExit::Hold, reply))
             .await
             .map_err(shut_down)?;
-        let mut status = self.status.clone();
         let (generation, launch, pid) = {
-            let status = status.borrow();
+            let status = self.status.borrow();
             if let Some(failure) = &status.failure {
                 let reason = failure.to_string();
                 return Err(NotReady::NotStarted { reason });
@@ -227,24 +232,39 @@ impl App {
                 status.state.pid,
             )
         };
-        let ended = async {
-            let ended = |status: &Status| !status.state.running || status.generation != generation;
-            match status.wait_for(ended).await {
-                Ok(status) if status.generation == generation => match status.state.exit {
-                    Some(exit) => NotReady::Exited { exit },
-                    None => NotReady::Superseded,
-                },
-                Ok(_) | Err(_) => NotReady::Superseded,
-            }
-        };
+        let ended = || ended(self.status.clone(), generation);
         let surroundings = Surroundings {
             root: &launch.root,
             env: &launch.env,
             group: pid.and_then(Group::from_id),
+            answers: self.answers(),
         };
-        let evidence = ready::check(check, surroundings, timeout, ended).await?;
+        let evidence = ready::check(check, surroundings, timeout, ended()).await?;
+        match evidence {
+            Evidence::Answered(_) => self.answers.store(true, Ordering::Relaxed),
+            // Slow to start, it may still turn out to be one that answers.
+            Evidence::Alive if *check == ReadyCheck::Auto => {
+                if let Some(group) = surroundings.group {
+                    let (ended, answers) = (ended(), Arc::clone(&self.answers));
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            _ = ended => {}
+                            () = tokio::time::sleep(timeout) => {}
+                            _ = ready::answered(group) => answers.store(true, Ordering::Relaxed),
+                        }
+                    });
+                }
+            }
+            Evidence::Alive | Evidence::Passed => {}
+        }
         self.settle().await.map_err(shut_down)?;
         Ok(evidence)
+    }
+
+    /// Whether it was ever seen to answer HTTP where it listens: `auto` then waits for nothing less.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.answers.load(Ordering::Relaxed)
     }
 
     /// Sends a signal to the app's first process.
@@ -380,6 +400,18 @@ impl Changes {
     /// Waits for the next change; `None` once the app was stopped for good. Cancel safe.
     pub async fn next(&mut self) -> Option<()> {
         self.0.changed().await.ok()
+    }
+}
+
+/// Waits until the app of this generation isn't there any more, and says why.
+async fn ended(mut status: watch::Receiver<Status>, generation: u64) -> NotReady {
+    let is_over = |status: &Status| !status.state.running || status.generation != generation;
+    match status.wait_for(is_over).await {
+        Ok(status) if status.generation == generation => match status.state.exit {
+            Some(exit) => NotReady::Exited { exit },
+            None => NotReady::Superseded,
+        },
+        Ok(_) | Err(_) => NotReady::Superseded,
     }
 }
 

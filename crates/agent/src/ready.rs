@@ -17,6 +17,8 @@ use tokio::{net::TcpStream, time::Instant};
 
 use crate::process::{Group, Launch, RunError};
 
+pub(crate) use listening::answered;
+
 mod listening;
 
 /// The pause between the first two attempts, doubled each time: nothing tells us when a foreign
@@ -44,6 +46,8 @@ pub struct Surroundings<'a> {
     pub env: &'a [(OsString, OsString)],
     /// The app's processes.
     pub group: Option<Group>,
+    /// Whether the app is known to answer HTTP, so that `auto` waits for that and nothing less.
+    pub answers: bool,
 }
 
 /// What the app was seen to be ready by.
@@ -89,7 +93,9 @@ pub enum NotReady {
 ///
 /// `ended` resolves when the app isn't there any more, to the reason; that ends the check at once,
 /// and wins over a check that passes at the same moment. `alive:` takes the time it names and `auto`
-/// a second, whatever the timeout: they are bounded where they are parsed.
+/// a second, whatever the timeout: they are bounded where they are parsed. But for an app that is
+/// known to answer HTTP, `auto` passes when it does so again: what is alive and answers no more is
+/// most often a parent whose workers fail, or an app that fails late.
 ///
 /// The caller makes sure that the processes of an earlier generation are gone, as their answers
 /// could not be told from the app's.
@@ -105,10 +111,15 @@ pub async fn check(
 ) -> Result<Evidence, NotReady> {
     let timeout = match check {
         ReadyCheck::Alive(duration) => timeout.max(*duration + ATTEMPT),
-        ReadyCheck::Auto => timeout.max(ALIVE + ATTEMPT),
-        ReadyCheck::Http(_) | ReadyCheck::Tcp(_) | ReadyCheck::Command(_) => timeout,
+        ReadyCheck::Auto if !surroundings.answers => timeout.max(ALIVE + ATTEMPT),
+        ReadyCheck::Auto | ReadyCheck::Http(_) | ReadyCheck::Tcp(_) | ReadyCheck::Command(_) => {
+            timeout
+        }
     };
-    let mut last = String::from("the first attempt was not answered");
+    let mut last = String::from(match (check, surroundings.answers) {
+        (ReadyCheck::Auto, true) => "it has answered HTTP requests before, and answers none now",
+        (_, _) => "the first attempt was not answered",
+    });
     tokio::select! {
         biased;
         not_ready = ended => Err(not_ready),
@@ -147,10 +158,13 @@ async fn attempt(check: &ReadyCheck, surroundings: Surroundings<'_>) -> Result<E
         ReadyCheck::Auto => {
             let answered = async {
                 match surroundings.group {
-                    Some(group) => listening::answered(group).await,
+                    Some(group) => answered(group).await,
                     None => std::future::pending().await,
                 }
             };
+            if surroundings.answers {
+                return Ok(Evidence::Answered(answered.await));
+            }
             let answered = tokio::time::timeout(ALIVE, answered).await;
             return Ok(answered.map_or(Evidence::Alive, Evidence::Answered));
         }
@@ -270,9 +284,12 @@ mod tests {
     }
 
     fn surroundings(env: &[(OsString, OsString)]) -> Surroundings<'_> {
-        let root = Path::new("/");
-        let group = None;
-        Surroundings { root, env, group }
+        Surroundings {
+            root: Path::new("/"),
+            env,
+            group: None,
+            answers: false,
+        }
     }
 
     /// Answers every request with the next of these, the last for ever.

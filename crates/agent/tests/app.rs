@@ -156,6 +156,7 @@ async fn listening(address: &str, port: &str, status: &str) -> (App, u16) {
     let script = r#"
 import os, signal, socket, sys
 address, port, status = sys.argv[1:]
+status = os.environ.get("STATUS", status)
 listener = socket.socket()
 # Others may listen there too.
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -201,6 +202,59 @@ async fn an_app_that_answers_nothing_is_ready_when_it_stays_alive() {
     let exit = Exit::Code(3);
     let ended = app.verify(&check("auto"), LONG).await;
     assert_eq!(ended, Err(NotReady::Exited { exit }));
+}
+
+#[tokio::test]
+async fn an_app_that_has_answered_has_to_answer_again() {
+    let (app, port) = listening("127.0.0.1", "0", "200").await;
+    let first = app.verify(&check("auto"), LONG).await;
+    let at = format!("127.0.0.1:{port}").parse().unwrap();
+    assert_eq!(first, Ok(Evidence::Answered(at)));
+
+    // It listens on, and its workers are gone.
+    let silent = [("STATUS".into(), OsString::new())];
+    app.start(None, silent, OnExit::Hold).await.unwrap();
+    let timeout = Duration::from_millis(100);
+    let last = "it has answered HTTP requests before, and answers none now".to_owned();
+    assert_eq!(
+        app.verify(&check("auto"), timeout).await,
+        Err(NotReady::TimedOut { timeout, last })
+    );
+
+    start(&app, OnExit::Hold).await;
+    let again = app.verify(&check("auto"), LONG).await;
+    assert!(matches!(again, Ok(Evidence::Answered(_))), "{again:?}");
+}
+
+#[tokio::test]
+async fn an_app_that_begins_to_answer_late_has_to_answer_from_then_on() {
+    let late = r#"
+import http.server, signal
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+print("up", flush=True)
+signal.sigwait([signal.SIGUSR1])
+http.server.HTTPServer(("127.0.0.1", 0), Handler).serve_forever()
+"#;
+    let app = app(&["python3", "-c", late], Path::new("/"), GRACE);
+    start(&app, OnExit::Hold).await;
+    line(&app, "up").await;
+    let first = app.verify(&check("auto"), LONG).await;
+    assert_eq!(first, Ok(Evidence::Alive));
+    app.signal(Signal::Usr1).await.unwrap();
+    while !app.answers() {
+        tokio::task::yield_now().await;
+    }
+
+    start(&app, OnExit::Hold).await;
+    let silent = app.verify(&check("auto"), Duration::from_millis(100)).await;
+    assert!(
+        matches!(silent, Err(NotReady::TimedOut { .. })),
+        "{silent:?}"
+    );
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ struct Listener {
 ///
 /// Any status will do but 400, as the answer of what speaks no HTTP but knows it when it sees it: the
 /// inspector of Node, a port for TLS.
-pub(super) async fn answered(group: Group) -> SocketAddr {
+pub(crate) async fn answered(group: Group) -> SocketAddr {
     let mut asked = Vec::new();
     let mut asking = JoinSet::new();
     let mut tick = interval(POLL);
