@@ -11,6 +11,8 @@ use std::{
     process::Command,
 };
 
+use rustix::process::Signal;
+
 use crate::world::{
     Agent, Link, PATIENCE, Process, Pushed, Relay, World, free_port, get, is_running, program,
     skipped, wait_until,
@@ -28,6 +30,31 @@ const NIGHT: &str = "Good night from";
 
 /// No statement in any of the languages.
 const BROKEN: &str = "\nx = (\n";
+
+#[test]
+fn fastapi_by_dev() {
+    FASTAPI.restarts_by_dev();
+}
+
+#[test]
+fn flask_by_dev() {
+    FLASK.restarts_by_dev();
+}
+
+#[test]
+fn django_by_dev() {
+    DJANGO.restarts_by_dev();
+}
+
+#[test]
+fn sinatra_by_dev() {
+    SINATRA.restarts_by_dev();
+}
+
+#[test]
+fn node_by_dev() {
+    NODE.restarts_by_dev();
+}
 
 #[test]
 fn fastapi_by_the_agent() {
@@ -72,9 +99,7 @@ fn flask_by_the_agent_without_a_restart() {
     assert_eq!(pushed.json["agents"][0]["verified"], false, "{pushed:#?}");
     assert_eq!(pushed.pid(), first.pid());
     // The old worker may answer for a moment.
-    wait_until("the new worker answers", || {
-        served(running.port).is_some_and(|page| page.contains(EVENING))
-    });
+    wait_for_page(running.port, EVENING);
 
     running.break_it();
     let pushed = running.push("rolled-back");
@@ -209,6 +234,54 @@ impl Framework {
         running.end(&fourth);
     }
 
+    /// The same as files are saved.
+    fn restarts_by_dev(self) {
+        let Some((world, source)) = self.world() else {
+            return;
+        };
+        let port = free_port();
+        let command = self.commands(DEV)[0].replace(self.port, &port.to_string());
+        let mut dev = Process::start(shell(&world, &command).current_dir(&source));
+        let ready = |from: usize| {
+            let end = dev.wait_for("ready (pid ", from);
+            let output = dev.output();
+            let (_, pid) = output[from..end].split_once("ready (pid ").unwrap();
+            let (pid, _) = pid.split_once(')').unwrap();
+            pid.parse::<u64>().unwrap()
+        };
+        // Of an app that takes longer than a second to start, nobody knows yet that it will answer.
+        let first = ready(0);
+        wait_for_page(port, HELLO);
+        let up = dev.wait_for("up after", 0);
+
+        let message = source.join(self.message);
+        replace(&message, HELLO, EVENING);
+        let second = ready(up);
+        wait_for_page(port, EVENING);
+        assert_ne!(second, first);
+        assert!(!is_running(first));
+
+        let saved = dev.output().len();
+        let code = source.join(self.code);
+        let good = append(&code, BROKEN);
+        dev.wait_for("the previous tree is back", saved);
+        serves(port, EVENING);
+        dev.wait_for("SyntaxError", saved);
+        dev.wait_for(self.code, saved);
+
+        fs::write(&code, good.replace(EVENING, NIGHT)).unwrap();
+        if code != message {
+            replace(&message, EVENING, NIGHT);
+        }
+        wait_for_page(port, NIGHT);
+
+        dev.assert_well();
+        dev.signal(Signal::INT);
+        let ended = dev.child.wait().unwrap();
+        assert_eq!(ended.code(), Some(130), "{}", dev.output());
+        TcpStream::connect(("127.0.0.1", port)).unwrap_err();
+    }
+
     /// The app under an agent with nothing in its root, by one of the page's commands; none if it
     /// isn't installed.
     fn under_an_agent(self, command: usize) -> Option<Running> {
@@ -302,8 +375,7 @@ impl Running {
 
     #[track_caller]
     fn serves(&self, message: &str) {
-        let page = get(self.port);
-        assert!(page.contains(message), "{page}");
+        serves(self.port, message);
     }
 
     /// Ends the agent, and checks that the app went before it.
@@ -317,8 +389,22 @@ impl Running {
     }
 }
 
-/// The page that is served at `port`, if one is.
-fn served(port: u16) -> Option<String> {
+#[track_caller]
+fn serves(port: u16, message: &str) {
+    let page = get(port);
+    assert!(page.contains(message), "{page}");
+}
+
+/// Waits until the page says so. Nobody tells when what a check does not ask for is served.
+#[track_caller]
+fn wait_for_page(port: u16, message: &str) {
+    wait_until(message, || {
+        page(port).is_some_and(|page| page.contains(message))
+    });
+}
+
+/// The page that is served, if one is.
+fn page(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     stream
