@@ -21,7 +21,7 @@ use super::{PAUSE_FIRST, PAUSE_MAX, get};
 use crate::process::Group;
 
 /// How often `/proc` is looked at.
-const POLL: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(10);
 
 /// The most of the app's processes that are looked at, and of the descriptors of each.
 const PROCESSES: usize = 64;
