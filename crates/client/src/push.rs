@@ -284,7 +284,7 @@ impl PushInProgress<'_> {
             root: self.root.to_owned(),
             memory: Arc::clone(self.memory),
             target: Arc::clone(&self.target),
-            force: self.request.force,
+            delete_any: self.request.force || self.request.delete_any,
             dry_run: self.request.dry_run,
         };
         let mut conversation = Conversation::new(session, header, plans);

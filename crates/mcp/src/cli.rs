@@ -125,6 +125,9 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "R", env = "PATCHWIRE_RELOAD")]
     pub(crate) reload: Option<Reload>,
 
+    #[command(flatten)]
+    pub(crate) times: WatchTimes,
+
     /// Begin with an empty copy: what the app wrote into the old one is deleted
     #[arg(long)]
     pub(crate) fresh: bool,

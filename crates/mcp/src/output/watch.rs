@@ -45,6 +45,7 @@ pub(crate) fn human(event: &WatchEvent) -> Said {
         WatchEvent::Pushing {
             cause: PushCause::Start | PushCause::Saved | PushCause::AgentChanged,
         }
+        | WatchEvent::Scanned { .. }
         | WatchEvent::Progress(_)
         | WatchEvent::Unchanged => Said::Nothing,
         WatchEvent::Pushed { report, .. } => {

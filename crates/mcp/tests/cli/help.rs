@@ -2,7 +2,7 @@
 
 use crate::user::User;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "",
     "dev",
     "demo",
