@@ -47,7 +47,7 @@ pub(crate) struct Plans {
     pub(crate) root: PathBuf,
     pub(crate) memory: Arc<Memory>,
     pub(crate) target: Arc<Manifest>,
-    pub(crate) force: bool,
+    pub(crate) delete_any: bool,
     pub(crate) dry_run: bool,
 }
 
@@ -360,7 +360,7 @@ impl Conversation {
 
     /// The brakes: what a wrong directory looks like.
     fn check(&self, base: &Manifest, counts: Counts) -> Result<(), ClientError> {
-        if self.plans.force || base.is_empty() {
+        if self.plans.delete_any || base.is_empty() {
             return Ok(());
         }
         let root = self.plans.root.clone();

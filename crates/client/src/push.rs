@@ -16,7 +16,7 @@ use patchwire_protocol::{
     path::RelativePath,
     session::sender::Outcome,
 };
-use patchwire_tree::{Counts, Scan, StatCache, SymlinkPolicy};
+use patchwire_tree::{Counts, Scan, ScanProgress, StatCache, SymlinkPolicy};
 
 use crate::{
     blocking,
@@ -147,7 +147,7 @@ pub(crate) struct Origin {
     /// Absolute, and without links on the way to it.
     pub(crate) root: PathBuf,
     client: ClientId,
-    memory: Arc<Memory>,
+    pub(crate) memory: Arc<Memory>,
 }
 
 /// What a scan found, and when it began.
@@ -284,7 +284,7 @@ impl PushInProgress<'_> {
             root: self.root.to_owned(),
             memory: Arc::clone(self.memory),
             target: Arc::clone(&self.target),
-            force: self.request.force,
+            delete_any: self.request.force || self.request.delete_any,
             dry_run: self.request.dry_run,
         };
         let mut conversation = Conversation::new(session, header, plans);
@@ -396,21 +396,32 @@ async fn scan(
     memory: &Arc<Memory>,
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<Scan, ClientError> {
-    let (reports, mut reported) = tokio::sync::watch::channel(None);
     let (scan_root, options, memory) = (root.to_owned(), request.scan.clone(), Arc::clone(memory));
-    let mut scanning = tokio::task::spawn_blocking(move || {
+    let work = move |report: &(dyn Fn(ScanProgress) + Sync)| {
         let mut cache = StatCache::load(&memory.stat_cache());
-        let report = |progress| {
-            reports.send_replace(Some(progress));
-        };
-        let scan = patchwire_tree::scan(&scan_root, &options, &mut cache, &report);
-        if scan.is_ok()
-            && let Err(error) = cache.save(&memory.stat_cache())
-        {
-            // The next scan is slower, and that is all.
-            tracing::debug!(%error, "can't keep the stat cache");
+        let scan = patchwire_tree::scan(&scan_root, &options, &mut cache, report);
+        if scan.is_ok() {
+            memory.keep(&cache);
         }
         scan
+    };
+    let scan = scanning(progress, work).await;
+    scan.map_err(|source| ClientError::Scan {
+        root: root.to_owned(),
+        source,
+    })
+}
+
+/// Does work that scans, on a thread of its own, and tells how far it is.
+pub(crate) async fn scanning<T: Send + 'static>(
+    progress: &(dyn Fn(Progress) + Send + Sync),
+    work: impl FnOnce(&(dyn Fn(ScanProgress) + Sync)) -> T + Send + 'static,
+) -> T {
+    let (reports, mut reported) = tokio::sync::watch::channel(None);
+    let mut scanning = tokio::task::spawn_blocking(move || {
+        work(&|progress| {
+            reports.send_replace(Some(progress));
+        })
     });
     let result = loop {
         tokio::select! {
@@ -425,12 +436,7 @@ async fn scan(
             }
         }
     };
-    result
-        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-        .map_err(|source| ClientError::Scan {
-            root: root.to_owned(),
-            source,
-        })
+    result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// The same for the same person's same directory, also when our state is lost; another for another

@@ -20,6 +20,9 @@ pub struct PushRequest {
     pub dry_run: bool,
     /// Whether to replace what another developer pushed, and to delete as much as it takes.
     pub force: bool,
+    /// Whether to delete as much as it takes, and no more of what `force` means. For an agent whose
+    /// tree is of no other use.
+    pub delete_any: bool,
     /// How the app is run, where the agent's own flags don't say.
     pub app: AppOptions,
     /// A directory of ours for what is remembered between pushes, shared by all deployments.
@@ -37,6 +40,7 @@ impl PushRequest {
             author: "developer".to_owned(),
             dry_run: false,
             force: false,
+            delete_any: false,
             app: AppOptions::default(),
             state: state.into(),
         }

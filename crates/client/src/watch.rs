@@ -3,14 +3,22 @@
 use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
 use patchwire_protocol::path::RelativePath;
+use tokio::sync::watch;
 
 use crate::{
     connect::Client,
     error::{ClientError, ErrorKind},
-    push::{Origin, PushEnd},
     report::PushReport,
     request::{Progress, PushRequest},
 };
+
+mod events;
+mod look;
+mod presence;
+mod schedule;
+mod shell;
+
+use shell::Shell;
 
 /// When saved files are pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +124,8 @@ impl Client {
     /// Pushes `request.root` now and whenever something in it was saved, until the future is
     /// dropped. Goes on through failures, lost connections and a root that is gone for a while.
     ///
+    /// `observer` is called between other work of the watch, and must not block.
+    ///
     /// # Errors
     ///
     /// [`ClientError`] only for what gets better neither by waiting nor by saving: wrong
@@ -127,35 +137,18 @@ impl Client {
         options: &WatchOptions,
         observer: &(dyn Fn(WatchEvent) + Send + Sync),
     ) -> Result<Infallible, ClientError> {
-        let origin = Origin::new(self, request)?;
-        let progress = |step| observer(WatchEvent::Progress(step));
-        let mut cause = PushCause::Start;
-        let mut pushed = None;
-        loop {
-            let mut scanned = origin.scan(request, &progress).await?;
-            let ignored = std::mem::take(&mut scanned.scan.ignored);
-            observer(WatchEvent::Scanned { ignored });
-            let target = scanned.scan.manifest.root();
-            if pushed != Some(target) {
-                observer(WatchEvent::Pushing { cause });
-                let end = self.push_scanned(&origin, request, scanned, &progress);
-                match end.await {
-                    Ok(PushEnd::Reported { report, epoch }) => {
-                        tracing::debug!(?epoch, "the push has ended");
-                        pushed = Some(target);
-                        cause = PushCause::Saved;
-                        let since_save = None;
-                        observer(WatchEvent::Pushed { report, since_save });
-                    }
-                    Ok(PushEnd::Changed(_)) => {}
-                    Err(error) if error.kind() == ErrorKind::Credentials => return Err(error),
-                    Err(error) => observer(WatchEvent::Failed {
-                        error: Arc::new(error),
-                        again: true,
-                    }),
-                }
-            }
-            tokio::time::sleep(options.quiet.max(Duration::from_millis(500))).await;
+        let (told, mut presence) = watch::channel(None);
+        let mut shell = Shell::new(self, request, options, observer)?;
+        tokio::select! {
+            error = presence::follow(self, &told) => Err(error),
+            error = Box::pin(shell.run(&mut presence)) => Err(error),
         }
+    }
+}
+
+impl ClientError {
+    /// Tells whether neither waiting nor saving makes it better.
+    fn is_final(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Credentials | ErrorKind::Usage) || self.code() == "version"
     }
 }

@@ -39,6 +39,11 @@ impl PushProgress {
         });
     }
 
+    /// Writes something where it would be in the way.
+    pub(crate) fn beside(&self, write: impl FnOnce()) {
+        self.0.suspend(write);
+    }
+
     pub(crate) fn end(&self) {
         self.0.finish_and_clear();
     }

@@ -16,6 +16,7 @@ use patchwire_client::{Client, ConnectOptions, PushRequest, WatchOptions, config
 use patchwire_protocol::app::ReadyCheck;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::watch;
 use crate::{
     cli::Dev,
     context::{self, Context},
@@ -51,6 +52,7 @@ pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure
     let search = program::search(request.app.environment.iter());
     program::check(&dev.command[0], root, search.as_deref())
         .map_err(|error| Failure::new(2, "no-command", error))?;
+    let options = watch::options(&project, dev.times);
     let place = Place::open(&state, root, dev.fresh)?;
     let request = PushRequest {
         state: place.directory.join("memory"),
@@ -78,7 +80,7 @@ pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure
         signal = signals.next() => Ok(128 + signal),
         // As a program that writes to a pipe which nobody reads.
         () = screen.closed() => Ok(0),
-        failed = stage.play(context, &dev.command, &request, &place, &observer) => match failed {
+        failed = stage.play(context, &dev.command, options, &request, &place, &observer) => match failed {
             Ok(never) => match never {},
             Err(failure) => Err(failure),
         },
@@ -110,6 +112,8 @@ fn request(dev: &Dev, project: &Project, state: &Path) -> Result<PushRequest, Fa
     Ok(PushRequest {
         scan,
         author: context::author(),
+        // The copy is nobody's only one.
+        delete_any: true,
         app,
         ..PushRequest::new(root, state)
     })
@@ -129,6 +133,7 @@ impl Stage {
         &mut self,
         context: &Context,
         command: &[OsString],
+        options: WatchOptions,
         request: &PushRequest,
         place: &Place,
         observer: &Observer<'_>,
@@ -159,7 +164,6 @@ impl Stage {
             name: context::author(),
         };
         let client = Client::new(link, connect);
-        let options = WatchOptions::default();
         let observe = |event| observer.observe(event);
         let failure = tokio::select! {
             failed = client.watch(request, &options, &observe) => match failed {

@@ -13,6 +13,9 @@ use super::{
     words::{coloured, duration, foreign},
 };
 
+/// What comes after the first push.
+const NEXT: &str = "what you save is pushed from here on";
+
 /// One of the app's output streams, and the one of ours that it goes to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stream {
@@ -52,26 +55,17 @@ pub(crate) fn app_line(stream: Stream, line: &[u8]) -> bool {
     written.is_ok()
 }
 
-/// What a push came to: one line where all is well. `since_begin` is how long the app took to be
-/// ready for the first time.
-pub(crate) fn pushed(mut report: PushReport, since_begin: Option<Duration>) -> String {
-    for agent in &mut report.agents {
-        // They stand on the screen.
-        agent.log_tail.clear();
-    }
-    let mut said = push::human(&report);
-    if let Some(took) = since_begin {
-        said.push_str(&format!(
-            "up after {}; what you save is pushed from here on\n",
-            duration(took)
-        ));
-    }
-    said
+/// That the first push found nothing to do.
+pub(crate) fn unchanged(report: &PushReport) -> String {
+    format!(
+        "nothing has changed since the last time: the app is started{}; {NEXT}",
+        push::apps(report)
+    )
 }
 
-/// That a push could not be made.
-pub(crate) fn push_failed(reason: &str) -> String {
-    format!("{}: {reason}", style("push failed").red())
+/// That the app was ready for the first time.
+pub(crate) fn up(took: Duration) -> String {
+    format!("up after {}; {NEXT}", duration(took))
 }
 
 /// A line for a terminal. Of what a progress bar wrote over itself the last is left.

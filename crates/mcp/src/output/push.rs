@@ -122,7 +122,7 @@ fn message(report: &PushReport) -> String {
 }
 
 /// How the apps are, in brackets: nothing where no agent runs one.
-fn apps(report: &PushReport) -> String {
+pub(super) fn apps(report: &PushReport) -> String {
     let several = report.agents.len() > 1;
     let app = |agent: &AgentReport| {
         let app = app(agent.app.as_ref()?);

@@ -2,12 +2,12 @@
 
 use std::{
     fs,
-    os::unix::{ffi::OsStrExt, process::CommandExt},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Signal, kill_process, kill_process_group};
 
 use crate::world::{Process, World, get, wait_until};
 
@@ -99,9 +99,14 @@ fn a_kept_demo_goes_on_until_it_is_ended_as_it_says() {
     assert!(get(port).starts_with("Edited by hand (push "), "{said}");
 
     // Relay, agent, the agent's guard and the app: otherwise nobody looks in the right place.
-    assert_eq!(demo.processes().len(), 4, "{:?}", demo.processes());
+    assert_eq!(
+        demo.world.processes().len(),
+        4,
+        "{:?}",
+        demo.world.processes()
+    );
     demo.shell(line("kill "));
-    wait_until("no process is left", || demo.processes().is_empty());
+    wait_until("no process is left", || demo.world.processes().is_empty());
     assert_eq!(demo.files().len(), 1, "{:?}", demo.files());
     demo.shell(line("rm -r "));
     demo.assert_nothing_left();
@@ -145,7 +150,7 @@ impl Demo {
     #[track_caller]
     fn assert_nothing_left(&self) {
         // The agent's guard ends by itself, right after the agent.
-        wait_until("no process is left", || self.processes().is_empty());
+        wait_until("no process is left", || self.world.processes().is_empty());
         assert_eq!(self.files(), [] as [PathBuf; 0]);
     }
 
@@ -153,40 +158,12 @@ impl Demo {
         let left = fs::read_dir(self.world.path("tmp")).unwrap();
         left.map(|entry| entry.unwrap().path()).collect()
     }
-
-    /// All processes that were started for this demo, also those that have let go of everything
-    /// but their working directory, their environment or an open file.
-    fn processes(&self) -> Vec<Pid> {
-        let own = std::process::id().to_string();
-        let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap());
-        processes
-            .filter(|process| process.file_name() != *own && self.is_used_by(&process.path()))
-            .filter_map(|process| process.file_name().to_str()?.parse().ok())
-            .filter_map(Pid::from_raw)
-            .collect()
-    }
-
-    fn is_used_by(&self, process: &Path) -> bool {
-        let dir = self.world.dir.path().as_os_str().as_bytes();
-        let names_it = |text: &[u8]| text.windows(dir.len()).any(|part| part == dir);
-        let links_to_it =
-            |link: &Path| fs::read_link(link).is_ok_and(|to| names_it(to.as_os_str().as_bytes()));
-        let open = fs::read_dir(process.join("fd"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        ["cmdline", "environ"]
-            .iter()
-            .any(|file| fs::read(process.join(file)).is_ok_and(|text| names_it(&text)))
-            || links_to_it(&process.join("cwd"))
-            || open.into_iter().any(|file| links_to_it(&file.path()))
-    }
 }
 
 impl Drop for Demo {
     fn drop(&mut self) {
         // Only a test that fails leaves any.
-        for process in self.processes() {
+        for process in self.world.processes() {
             let _ = kill_process(process, Signal::KILL);
         }
     }

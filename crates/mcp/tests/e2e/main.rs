@@ -4,6 +4,7 @@
 
 mod care;
 mod demo;
+mod dev;
 mod failures;
 mod follow;
 mod frameworks;

@@ -9,14 +9,15 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    os::unix::fs::PermissionsExt,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex, Once},
+    sync::{Arc, Condvar, Mutex, Once, PoisonError},
     time::{Duration, Instant},
 };
 
 use patchwire_transport::{DeploymentLink, RelayLink};
+use rustix::process::Pid;
 use serde_json::Value;
 
 /// How long to wait for what has to happen. Far more than it takes, as machines may be slow.
@@ -89,6 +90,34 @@ impl World {
     /// The developer's `patchwire`.
     pub(crate) fn patchwire(&self) -> Command {
         self.command(program("patchwire"))
+    }
+
+    /// All processes that were started for this world, also those that have let go of everything
+    /// but their working directory, their environment or an open file.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        let own = std::process::id().to_string();
+        let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap());
+        processes
+            .filter(|process| process.file_name() != *own && self.is_used_by(&process.path()))
+            .filter_map(|process| process.file_name().to_str()?.parse().ok())
+            .filter_map(Pid::from_raw)
+            .collect()
+    }
+
+    fn is_used_by(&self, process: &Path) -> bool {
+        let dir = self.dir.path().as_os_str().as_bytes();
+        let names_it = |text: &[u8]| text.windows(dir.len()).any(|part| part == dir);
+        let links_to_it =
+            |link: &Path| fs::read_link(link).is_ok_and(|to| names_it(to.as_os_str().as_bytes()));
+        let open = fs::read_dir(process.join("fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        ["cmdline", "environ"]
+            .iter()
+            .any(|file| fs::read(process.join(file)).is_ok_and(|text| names_it(&text)))
+            || links_to_it(&process.join("cwd"))
+            || open.into_iter().any(|file| links_to_it(&file.path()))
     }
 
     /// Mints a deployment link, and gives the files of the developer's and of the agent's.
@@ -267,7 +296,9 @@ impl Process {
 
     /// All that it wrote.
     pub(crate) fn output(&self) -> String {
-        self.output.0.lock().unwrap().clone()
+        // A test that failed while it waited for more shows what there was.
+        let output = self.output.0.lock();
+        output.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until it has written a line with `text` after the first `from` bytes, and gives where
@@ -288,8 +319,8 @@ impl Process {
         }
     }
 
-    pub(crate) fn pid(&self) -> rustix::process::Pid {
-        rustix::process::Pid::from_child(&self.child)
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

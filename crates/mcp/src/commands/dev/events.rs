@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use patchwire_client::{PushReport, WatchEvent, report::ReportStatus};
@@ -13,7 +13,7 @@ use super::{
     dependencies::{Changes, Links},
     screen::Screen,
 };
-use crate::{failure::Failure, output};
+use crate::output::{self, watch::Said};
 
 /// Looks on as the root is watched.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Observer<'a> {
 #[derive(Debug)]
 struct Seen {
     links: Links,
-    /// When `dev` began; until the app was ready once.
+    /// When `dev` began; until the app runs for the first time.
     began: Option<Instant>,
     /// What drifted, as it was said last.
     drift: Vec<RelativePath>,
@@ -45,62 +45,60 @@ impl<'a> Observer<'a> {
     }
 
     pub(super) fn observe(&self, event: WatchEvent) {
-        let screen = self.screen;
         match event {
+            WatchEvent::Progress(step) => self.screen.progress(step),
             WatchEvent::Scanned { ignored } => {
                 let changes = self.seen().links.update(&ignored);
                 self.tell_links(changes);
             }
-            WatchEvent::Progress(step) => screen.progress(step),
-            WatchEvent::Pushed {
-                mut report,
-                since_save,
-            } => {
+            WatchEvent::Pushed { report, since_save } => {
                 let changes = self.seen().links.make_missing();
                 self.tell_links(changes);
-                // The whole way from the save, as it is felt.
-                report.timings_ms.total += since_save.unwrap_or_default();
-                self.tell_push(*report);
+                self.screen.end_progress();
+                self.tell_push(report, since_save);
             }
-            WatchEvent::Rejected => screen.mention(
-                "not pushed: this version did not run before; change something, and it is tried",
-            ),
-            WatchEvent::Failed { error, again } => {
-                let failure = Failure::failed("push", anyhow::Error::new(error));
-                let then = match again {
-                    true => "; trying on",
-                    false => "; save something, and it is tried again",
-                };
-                screen.say(&format!(
-                    "{}{then}",
-                    output::dev::push_failed(&failure.message())
-                ));
-            }
-            WatchEvent::Polling { cause, .. } => screen.say(&cause),
-            WatchEvent::AgentLost => screen.say("the agent is lost; waiting for it"),
-            WatchEvent::AgentBack => screen.say("the agent is back"),
-            WatchEvent::RootGone { root } => screen.say(&format!(
-                "{} is gone: the app runs on, and nothing is pushed until it is back",
-                root.display()
-            )),
-            WatchEvent::RootBack { root } => screen.say(&format!("{} is back", root.display())),
-            WatchEvent::Watching { .. } | WatchEvent::Pushing { .. } | WatchEvent::Unchanged => {}
+            WatchEvent::Watching { .. } => {}
+            event => self.tell(&event),
         }
     }
 
-    fn tell_push(&self, mut report: PushReport) {
-        let (began, is_news) = {
-            let mut seen = self.seen();
-            let ready = matches!(report.status, ReportStatus::Done | ReportStatus::NoChanges);
-            let is_news = seen.drift != report.drift;
-            seen.drift.clone_from(&report.drift);
-            (seen.began.take_if(|_| ready), is_news)
-        };
-        if !is_news {
-            report.drift.clear();
+    fn tell(&self, event: &WatchEvent) {
+        match output::watch::human(event) {
+            Said::Nothing => {}
+            Said::Notice(text) => self.screen.mention(&text),
+            Said::Result(text) | Said::Complaint(text) => self.screen.say(&text),
         }
-        let said = output::dev::pushed(report, began.map(|began| began.elapsed()));
-        self.screen.say(&said);
+    }
+
+    fn tell_push(&self, mut report: Box<PushReport>, since_save: Option<Duration>) {
+        // The whole way from the save, as it is felt.
+        report.timings_ms.total += since_save.unwrap_or_default();
+        for agent in &mut report.agents {
+            // They stand on the screen.
+            agent.log_tail.clear();
+        }
+        let status = report.status;
+        let began = {
+            let mut seen = self.seen();
+            if seen.drift == report.drift {
+                report.drift.clear();
+            } else {
+                seen.drift.clone_from(&report.drift);
+            }
+            let runs = matches!(status, ReportStatus::Done | ReportStatus::NoChanges);
+            seen.began.take_if(|_| runs)
+        };
+        match (began, status) {
+            // The app of the time before, which nobody has seen to be ready this time.
+            (Some(_), ReportStatus::NoChanges) => {
+                self.screen.mention(&output::dev::unchanged(&report));
+            }
+            (Some(began), _) => {
+                self.tell(&WatchEvent::Pushed { report, since_save });
+                self.screen.mention(&output::dev::up(began.elapsed()));
+            }
+            (None, _) => self.tell(&WatchEvent::Pushed { report, since_save }),
+        }
     }
 
     fn tell_links(&self, changes: io::Result<Changes>) {

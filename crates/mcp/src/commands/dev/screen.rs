@@ -76,9 +76,14 @@ impl Screen {
         }
     }
 
-    /// Shows how far a push is, as long as nothing was written yet.
+    /// Shows how far a push is, until the first has ended or the app has written something.
     pub(super) fn progress(&self, step: Progress) {
         self.progress.show(step);
+    }
+
+    /// Shows that no more.
+    pub(super) fn end_progress(&self) {
+        self.progress.end();
     }
 
     /// Writes the lines of a pipe until it ends.
@@ -128,8 +133,7 @@ async fn write(
         let goes_on = tokio::select! {
             biased;
             Some(line) = ours.recv() => {
-                progress.end();
-                dev::our_line(&line);
+                progress.beside(|| dev::our_line(&line));
                 true
             }
             Some((stream, line)) = app.recv() => {
