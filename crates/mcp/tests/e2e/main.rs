@@ -12,4 +12,5 @@ mod project;
 mod push;
 mod seconds;
 mod secrecy;
+mod watch;
 mod world;
