@@ -14,4 +14,5 @@ mod project;
 mod push;
 mod seconds;
 mod secrecy;
+mod watch;
 mod world;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::*;
+use crate::rules::is_git_at_work;
 use crate::testing::{Node, Tree, path};
 
 /// Without the excludes of whoever runs the tests.
@@ -361,6 +362,59 @@ fn a_repository_gives_what_git_lists() {
     let mut with_module = listed_by_git(&repo);
     with_module.insert("module/code".to_owned());
     assert_eq!(scanned(&repo), with_module);
+}
+
+#[test]
+fn the_directories_that_were_looked_into_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    for made in [
+        "src/deep",
+        "empty",
+        "target/debug",
+        "kept/cache",
+        ".git/objects",
+    ] {
+        fs::create_dir_all(root.join(made)).unwrap();
+    }
+    fs::write(root.join(".gitignore"), "target\nkept\n").unwrap();
+    let options = ScanOptions {
+        include: patterns(&["kept/wanted"]),
+        ..options()
+    };
+    let scan = scan_with(root, &options).unwrap();
+    assert_eq!(scan.directories[0], Path::new(""));
+    let told: BTreeSet<_> = scan
+        .directories
+        .iter()
+        .filter_map(|path| path.to_str())
+        .collect();
+    // An ignored one in which something is asked for is looked into, and one inside it is not.
+    assert_eq!(
+        told,
+        BTreeSet::from(["", "src", "src/deep", "empty", "kept"])
+    );
+}
+
+#[test]
+fn git_is_at_work_while_it_holds_the_lock_of_its_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let main = dir.path().join("main");
+    fs::create_dir_all(main.join("below")).unwrap();
+    assert!(!is_git_at_work(&main));
+    git(&main, &["init", "-q"]);
+    git(&main, &["commit", "-q", "--allow-empty", "-m", "first"]);
+    git(&main, &["worktree", "add", "-q", "../linked"]);
+    let linked = dir.path().join("linked");
+    for (root, lock) in [
+        (&main.join("below"), main.join(".git/index.lock")),
+        (&linked, main.join(".git/worktrees/linked/index.lock")),
+    ] {
+        assert!(!is_git_at_work(root));
+        fs::write(&lock, "").unwrap();
+        assert!(is_git_at_work(root));
+        fs::remove_file(&lock).unwrap();
+    }
 }
 
 #[test]
