@@ -18,6 +18,7 @@ mod init;
 mod join;
 mod link;
 mod logs;
+mod mcp;
 mod push;
 mod status;
 
@@ -49,6 +50,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failu
         Command::Push(push) => push::run(context, push).await,
         Command::Status(status) => status::run(context, &status).await,
         Command::Logs(logs) => logs::run(context, &logs).await,
+        Command::Mcp => mcp::run(context).await,
         Command::Delta(delta) => delta::run(context, delta).await,
     }
 }

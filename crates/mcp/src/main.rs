@@ -14,6 +14,8 @@ mod embedded;
 mod failure;
 mod output;
 mod progress;
+mod server;
+mod tools;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();

@@ -2,7 +2,7 @@
 
 use crate::user::User;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "",
     "demo",
     "init",
@@ -11,6 +11,7 @@ const COMMANDS: [&str; 12] = [
     "push",
     "status",
     "logs",
+    "mcp",
     "delta",
     "delta signature",
     "delta diff",
@@ -67,7 +68,7 @@ fn every_example_is_of_commands_and_options_that_are_there() {
 fn what_is_not_built_is_not_offered() {
     let help = User::new().run("--help").expect(0).text();
     for absent in [
-        "watch", "rollback", "exec", "mcp", "--env", "--mirror", "relay ", "agent ", "guard",
+        "watch", "rollback", "exec", "--env", "--mirror", "relay ", "agent ", "guard",
     ] {
         let offered = help
             .lines()
