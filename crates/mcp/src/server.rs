@@ -1,9 +1,13 @@
-//! The MCP server: takes calls on standard input, answers on standard output, and ends with either.
+//! The MCP server: takes calls on standard input, answers on standard output, and ends with its input.
 //!
 //! What goes wrong with the work of a call is its result, with `isError`. A protocol error is only
 //! what is no call of one of the tools.
 
-use std::{future::Future, io, sync::Arc};
+use std::{
+    future::Future,
+    io,
+    sync::{Arc, LazyLock},
+};
 
 use anyhow::anyhow;
 use rmcp::{
@@ -16,7 +20,7 @@ use rmcp::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time,
 };
 
@@ -55,12 +59,14 @@ pub(crate) async fn serve(context: Context) -> Result<(), Failure> {
     let ended = ended().map_err(|error| Failure::failed("signals", error))?;
     tokio::pin!(ended);
     let roots = Arc::new(Roots::new(context));
+    let (transport, hung_up) = transport::stdio();
     let server = Server {
         roots: Arc::clone(&roots),
         calls: Semaphore::new(CALLS),
+        hung_up,
     };
     let result = tokio::select! {
-        started = serve_server(server, transport::stdio()) => match started {
+        started = serve_server(server, transport) => match started {
             Ok(running) => {
                 let cancel = running.cancellation_token();
                 let waiting = running.waiting();
@@ -101,6 +107,8 @@ fn ended() -> io::Result<impl Future<Output = ()>> {
 struct Server {
     roots: Arc<Roots>,
     calls: Semaphore,
+    /// Whether standard input has ended.
+    hung_up: watch::Receiver<bool>,
 }
 
 impl Server {
@@ -136,7 +144,7 @@ impl ServerHandler for Server {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(tools()))
+        Ok(ListToolsResult::with_all_items(TOOLS.to_vec()))
     }
 
     async fn call_tool(
@@ -145,7 +153,7 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let steps = Steps::default();
-        let reporter = Reporter::of(&context);
+        let reporter = Reporter::new(&context, &self.hung_up);
         let arguments = request.arguments.unwrap_or_default();
         let work = steps::reported(&steps, reporter, async {
             self.work(&request.name, arguments, &steps).await
@@ -167,10 +175,11 @@ impl ServerHandler for Server {
     }
 }
 
-fn tools() -> Vec<Tool> {
-    vec![
+/// All tools, whose schemas are made once.
+static TOOLS: LazyLock<[Tool; 3]> = LazyLock::new(|| {
+    [
         push_changes::definition(),
         app_status::definition(),
         app_logs::definition(),
     ]
-}
+});

@@ -3,7 +3,10 @@
 //! A tool takes its arguments apart, calls `patchwire-client`, and renders what came: as the
 //! command line does for people, and as its JSON for programs.
 
+use std::mem;
+
 use anyhow::anyhow;
+use patchwire_client::report::ReportedError;
 use rmcp::model::{
     CallToolResponse, CallToolResult, ContentBlock, JsonObject, Tool, ToolAnnotations,
 };
@@ -92,53 +95,61 @@ fn parse<A: DeserializeOwned>(arguments: JsonObject) -> Result<A, Failure> {
 }
 
 fn input_schema<A: JsonSchema>() -> JsonObject {
-    let settings = SchemaSettings::draft2020_12().for_deserialize();
     // Null is taken for what isn't given, but nobody has to know.
-    schema::<A>(
-        settings.with_transform(RecursiveTransform(|schema: &mut Schema| {
-            if let Some(Value::Array(types)) = schema.get_mut("type") {
-                types.retain(|kind| kind != "null");
-                if let [only] = &**types {
-                    let only = only.clone();
-                    schema.insert("type".to_owned(), only);
-                }
-            }
-        })),
-    )
+    schema::<A>(SchemaSettings::draft2020_12().for_deserialize(), |other| {
+        other
+    })
 }
 
 /// A report's schema, which what is said in its place also fits: `{"error": …}`.
 fn output_schema<R: JsonSchema>() -> JsonObject {
-    let mut schema = schema::<R>(SchemaSettings::draft2020_12().for_serialize());
-    schema.insert("required".to_owned(), json!(["error"]));
-    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
-        properties.insert(
-            "error".to_owned(),
-            json!({
-                "type": ["object", "null"],
-                "description": "Why it did not end as wished; null where it did. Of the other \
-                                fields, those that are not known are missing then.",
-                "properties": {
-                    "code": {"type": "string", "description": "For a program: words joined by -"},
-                    "message": {"type": "string", "description": "What went wrong and what to do"},
-                },
-                "required": ["code", "message"],
-            }),
-        );
+    let settings = || SchemaSettings::draft2020_12().for_serialize();
+    let mut report = schema::<R>(settings(), or_null);
+    report.insert("required".to_owned(), json!(["error"]));
+    if let Some(Value::Object(properties)) = report.get_mut("properties") {
+        let mut error = or_null(schema::<ReportedError>(settings(), or_null));
+        let description = "Why it did not end as wished; null where it did. Of the other fields, \
+                           those that are not known are missing then.";
+        error.insert("description".to_owned(), description.into());
+        properties.insert("error".to_owned(), error.into());
     }
-    schema
+    report
 }
 
-/// A type's schema, in the words that every client knows: without references, names of dialects
-/// and formats of our integers.
-fn schema<T: JsonSchema>(mut settings: SchemaSettings) -> JsonObject {
+fn or_null(other: JsonObject) -> JsonObject {
+    let either = vec![Value::Object(other), json!({"type": "null"})];
+    Map::from_iter([("anyOf".to_owned(), either.into())])
+}
+
+/// A type's schema, in the words that every client knows: without references, names of dialects,
+/// formats of our integers, and several types at once. `nullable` makes what may be null out of
+/// what else it is.
+fn schema<T: JsonSchema>(
+    mut settings: SchemaSettings,
+    nullable: fn(JsonObject) -> JsonObject,
+) -> JsonObject {
     settings.meta_schema = None;
     settings.inline_subschemas = true;
-    let settings = settings.with_transform(RecursiveTransform(|schema: &mut Schema| {
+    let settings = settings.with_transform(RecursiveTransform(move |schema: &mut Schema| {
         schema.remove("format");
+        let Some(Value::Array(types)) = schema.get("type") else {
+            return;
+        };
+        let Some(kind) = types.iter().find(|kind| *kind != "null").cloned() else {
+            return;
+        };
+        let description = schema.remove("description");
+        let mut other = mem::take(schema.ensure_object());
+        other.insert("type".to_owned(), kind);
+        let mut either = nullable(other);
+        either.extend(description.map(|text| ("description".to_owned(), text)));
+        *schema.ensure_object() = either;
     }));
-    let schema = settings.into_generator().into_root_schema_for::<T>();
-    match schema.to_value() {
+    match settings
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value()
+    {
         Value::Object(mut schema) => {
             // Those of the type, which are not meant for who calls the tool.
             schema.remove("title");
@@ -180,7 +191,8 @@ mod tests {
             let output = tool.output_schema.unwrap();
             for schema in [&tool.input_schema, &output] {
                 assert_eq!(schema["type"], "object");
-                walk(&Value::Object((**schema).clone()), &mut |key, _| {
+                walk(&Value::Object((**schema).clone()), &mut |key, value| {
+                    assert!(key != "type" || !value.is_array(), "{}", tool.name);
                     for absent in ["format", "$ref", "$defs", "$schema"] {
                         assert_ne!(key, absent, "{}: {schema:#?}", tool.name);
                     }

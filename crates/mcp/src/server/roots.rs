@@ -88,8 +88,11 @@ impl Roots {
     /// It is the root, also where a file further up says otherwise. A file in it says where the
     /// root is.
     fn project(&self, root: &Path) -> Result<Project, Failure> {
-        let mut directory = self.context.directory()?;
-        directory.extend(self.context.options.root.as_deref());
+        let mut directory = PathBuf::new();
+        if root.is_relative() {
+            directory = self.context.directory()?;
+            directory.extend(self.context.options.root.as_deref());
+        }
         let directory = canonical_directory(&directory.join(root))?;
         let found = Project::find(&directory, None)?;
         match found.file.as_deref().and_then(Path::parent) == Some(&directory) {

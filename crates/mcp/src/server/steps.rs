@@ -15,7 +15,7 @@ use rmcp::{
     service::RequestContext,
 };
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, timeout},
 };
 
@@ -82,15 +82,21 @@ pub(crate) struct Reporter {
     token: ProgressToken,
     /// Notices so far: the one measure of all stages that always grows.
     told: u32,
+    /// Whether the client has hung up. It may still wait for answers, but notices don't go out.
+    hung_up: watch::Receiver<bool>,
 }
 
 impl Reporter {
     /// `None` for a client that doesn't ask to be told.
-    pub(crate) fn of(context: &RequestContext<RoleServer>) -> Option<Self> {
+    pub(crate) fn new(
+        context: &RequestContext<RoleServer>,
+        hung_up: &watch::Receiver<bool>,
+    ) -> Option<Self> {
         Some(Self {
             peer: context.peer.clone(),
             token: context.meta.get_progress_token()?,
             told: 0,
+            hung_up: hung_up.clone(),
         })
     }
 
@@ -129,9 +135,12 @@ impl Reporter {
         self.told += 1;
         let notice = ProgressNotificationParam::new(self.token.clone(), self.told.into())
             .with_message(message);
-        if let Err(error) = self.peer.notify_progress(notice).await {
-            // The call goes on: its answer will tell whether anyone is there.
-            tracing::debug!(%error, "can't tell the client how far a call is");
+        tokio::select! {
+            told = self.peer.notify_progress(notice) => if let Err(error) = told {
+                // The call goes on: its answer will tell whether anyone is there.
+                tracing::debug!(%error, "can't tell the client how far a call is");
+            },
+            _ = self.hung_up.wait_for(|hung_up| *hung_up) => {}
         }
     }
 }

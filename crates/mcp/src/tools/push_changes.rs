@@ -79,6 +79,10 @@ pub(crate) async fn call(
         ..PushRequest::new(&project.root, roots.context.directories()?.state)
     };
     let show = |step| steps.show(step);
+    show(Progress::Scanning {
+        entries: 0,
+        files: (0, 0),
+    });
     let _turn = match connection.pushing.try_lock() {
         Ok(turn) => turn,
         Err(_) => {

@@ -7,6 +7,7 @@ mod demo;
 mod failures;
 mod hostile;
 mod kills;
+mod mcp;
 mod project;
 mod push;
 mod seconds;
