@@ -184,3 +184,89 @@ fn check_name(
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use patchwire_client::config::Settings;
+    use patchwire_transport::{Pin, RelayKey, RelayLink};
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn roots() -> Roots {
+        Roots::new(Context::new(Cli::parse_from(["patchwire", "mcp"]).options))
+    }
+
+    fn project(name: usize) -> Project {
+        Project {
+            root: format!("/roots/{name}").into(),
+            file: None,
+            settings: Settings::default(),
+        }
+    }
+
+    fn link() -> DeploymentLink {
+        let (pin, key) = (Pin::new([1; 32]), RelayKey::new([2; 32]));
+        let relay = RelayLink::new("h:1".parse().unwrap(), pin, key);
+        DeploymentLink::mint(&relay, "shop".parse().unwrap(), "dev".parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_connection_is_kept_for_its_root_and_link() {
+        let (roots, one, other) = (roots(), link(), link());
+        let first = roots.connection(&project(1), one.clone());
+        assert!(Arc::ptr_eq(
+            &first,
+            &roots.connection(&project(1), one.clone())
+        ));
+        assert!(!Arc::ptr_eq(
+            &first,
+            &roots.connection(&project(2), one.clone())
+        ));
+        assert!(!Arc::ptr_eq(&first, &roots.connection(&project(1), other)));
+        assert!(!Arc::ptr_eq(&first, &roots.connection(&project(1), one)));
+        assert_eq!(roots.connections().len(), 2);
+    }
+
+    #[test]
+    fn of_many_connections_those_are_kept_that_are_in_use_or_were_last() {
+        let (roots, link) = (roots(), link());
+        let used = roots.connection(&project(0), link.clone());
+        for name in 1..100 {
+            roots.connection(&project(name), link.clone());
+        }
+        let kept: Vec<PathBuf> = roots
+            .connections()
+            .iter()
+            .map(|kept| kept.root.clone())
+            .collect();
+        let last = (100 - (KEPT - 1)..100).map(project);
+        let expected: Vec<PathBuf> = [project(0)]
+            .into_iter()
+            .chain(last)
+            .map(|p| p.root)
+            .collect();
+        assert_eq!(kept, expected);
+
+        let all: Vec<_> = (0..100)
+            .map(|name| roots.connection(&project(name), link.clone()))
+            .collect();
+        assert_eq!(roots.connections().len(), all.len());
+        assert!(Arc::ptr_eq(&used, &all[0]));
+    }
+
+    #[test]
+    fn a_name_that_is_not_the_links_is_refused() {
+        let is = "shop".parse().unwrap();
+        assert!(check_name(&project(1), "app", None, &is).is_ok());
+        assert!(check_name(&project(1), "app", Some("shop"), &is).is_ok());
+        let refused = check_name(&project(1), "app", Some("Shop\n"), &is).unwrap_err();
+        assert_eq!(refused.code, "other-deployment");
+        assert!(
+            refused.message().contains("“Shop\\n”"),
+            "{}",
+            refused.message()
+        );
+    }
+}

@@ -177,6 +177,10 @@ fn an_agent_pushes_sees_progress_and_reads_why_a_push_was_rolled_back() {
     let (status, said) = server.end();
     assert!(status.success(), "{said}");
     assert_eq!(said, "", "nothing to complain of");
+    // All of that took one connection, which came and went.
+    let relay = &site.relay.process;
+    relay.wait_for("detached", 0);
+    assert_eq!(relay.output().matches("role=developer").count(), 2);
 }
 
 /// Checks that notices of one call came, that they grow, and tell these in this order.
