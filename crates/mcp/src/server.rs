@@ -1,4 +1,5 @@
-//! The MCP server: takes calls on standard input, answers on standard output, and ends with its input.
+//! The MCP server: takes calls on standard input, answers on standard output, and ends with its
+//! input.
 //!
 //! What goes wrong with the work of a call is its result, with `isError`. A protocol error is only
 //! what is no call of one of the tools.
@@ -53,8 +54,7 @@ server was started in. \
 app_status tells whether the app runs and which push stands, app_logs shows what the app printed, \
 and every error says what to do next.";
 
-/// Serves MCP on standard input and output until the one ends, the other is closed, or a signal
-/// ends it.
+/// Serves MCP on standard input and output until the input or a signal ends it.
 pub(crate) async fn serve(context: Context) -> Result<(), Failure> {
     let ended = ended().map_err(|error| Failure::failed("signals", error))?;
     tokio::pin!(ended);

@@ -21,7 +21,7 @@ use crate::{context::Context, failure::Failure};
 /// How many connections are kept that no call uses.
 const KEPT: usize = 16;
 
-/// What the arguments of a call say of its root. What isn't said is found.
+/// What the arguments of a call say of its root. What isn't said, or is empty, is found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target<'a> {
     pub(crate) root: Option<&'a str>,
@@ -57,18 +57,13 @@ impl Roots {
     /// Finds a call's project and the connection to its deployment. Files and links are read anew,
     /// so that what changed since the last call counts.
     pub(crate) fn find(&self, target: Target<'_>) -> Result<(Project, Arc<Connection>), Failure> {
-        let given = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
-        let project = match given(target.root) {
-            Some(root) => self.project(Path::new(&root))?,
-            None => self.context.project()?,
+        let project = match target.root {
+            None | Some("") => self.context.project()?,
+            Some(root) => self.project(Path::new(root))?,
         };
         let link = self.link(&project)?;
-        for (what, asked, is) in [
-            ("app", given(target.app), link.app()),
-            ("deployment", given(target.deployment), link.deployment()),
-        ] {
-            check_name(&project, what, asked.as_deref(), is)?;
-        }
+        check_name(&project, "app", target.app, link.app())?;
+        check_name(&project, "deployment", target.deployment, link.deployment())?;
         let connection = self.connection(&project, link);
         Ok((project, connection))
     }
@@ -171,7 +166,9 @@ fn check_name(
     is: &Name,
 ) -> Result<(), Failure> {
     match asked {
-        Some(asked) if asked != is.as_str() => Err(Failure::new(
+        None | Some("") => Ok(()),
+        Some(asked) if asked == is.as_str() => Ok(()),
+        Some(asked) => Err(Failure::new(
             2,
             "other-deployment",
             anyhow!(
@@ -181,7 +178,6 @@ fn check_name(
                 project.root.display()
             ),
         )),
-        _ => Ok(()),
     }
 }
 
@@ -259,8 +255,9 @@ mod tests {
     #[test]
     fn a_name_that_is_not_the_links_is_refused() {
         let is = "shop".parse().unwrap();
-        assert!(check_name(&project(1), "app", None, &is).is_ok());
-        assert!(check_name(&project(1), "app", Some("shop"), &is).is_ok());
+        for fits in [None, Some(""), Some("shop")] {
+            assert!(check_name(&project(1), "app", fits, &is).is_ok());
+        }
         let refused = check_name(&project(1), "app", Some("Shop\n"), &is).unwrap_err();
         assert_eq!(refused.code, "other-deployment");
         assert!(

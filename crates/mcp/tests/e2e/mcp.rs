@@ -545,17 +545,27 @@ fn a_server_outlives_relay_and_agent() {
     assert_same_tree(&shop.source, &target);
     shop.serves("While there was no relay");
 
-    // The server is stopped, and meanwhile the relay forgets it.
+    // The server is stopped for so long that the relay gives it up.
+    server.signal(Signal::STOP);
+    relay
+        .process
+        .wait_for("detached", relay.process.output().len());
+    shop.edit("After a long sleep");
+    server.signal(Signal::CONT);
+    push(&mut server).expect("done");
+    shop.serves("After a long sleep");
+
+    // Again, and meanwhile the relay is started anew: it knows of no connection.
     server.signal(Signal::STOP);
     let attached = shop.agent.process.output().len();
     let relay = relay.restart(&world);
     shop.agent
         .process
         .wait_for("attached to the relay", attached);
-    shop.edit("After a long sleep");
+    shop.edit("After another sleep");
     server.signal(Signal::CONT);
     push(&mut server).expect("done");
-    shop.serves("After a long sleep");
+    shop.serves("After another sleep");
 
     // The root is renamed, and back.
     let renamed = world.path("renamed");
