@@ -56,7 +56,7 @@ const MAX_LEN: u64 = 1 << 20;
 pub struct Project {
     /// The directory, absolute and without links on the way to it.
     pub root: PathBuf,
-    /// The configuration file, if there is one.
+    /// The file that says so, `patchwire.toml` or `.bifrost.json`, if there is one.
     pub file: Option<PathBuf>,
     /// What it says.
     pub settings: Settings,
@@ -187,22 +187,29 @@ pub enum ConfigError {
 impl Project {
     /// Finds the project that a command run in `directory` is about.
     ///
-    /// The file is the first `patchwire.toml` in `directory` or above it; a root given by hand
-    /// (which is relative to `directory`) wins over the file's, and may have its own file where
-    /// none is found from `directory`.
+    /// The file is the first `patchwire.toml` in `directory` or above it, and where there is none,
+    /// the first [`.bifrost.json`](bifrost). A root given by hand (which is relative to
+    /// `directory`) wins over the file's, and may have its own file where none is found from
+    /// `directory`.
     ///
     /// # Errors
     ///
     /// [`ConfigError`] if the file or the root can't be used.
     pub fn find(directory: &Path, root: Option<&Path>) -> Result<Self, ConfigError> {
         let given = root.map(|root| directory.join(root));
-        let file = [Some(directory), given.as_deref()]
-            .into_iter()
-            .flatten()
-            .find_map(file_above);
-        let settings = match &file {
-            Some(file) => Settings::read(file)?,
-            None => Settings::default(),
+        let above = |name: &str| {
+            let starts = [Some(directory), given.as_deref()];
+            let found = |start| file_above(start, name);
+            starts.into_iter().flatten().find_map(found)
+        };
+        let (file, settings) = if let Some(file) = above(FILE_NAME) {
+            let settings = Settings::read(&file)?;
+            (Some(file), settings)
+        } else if let Some(file) = above(bifrost::FILE_NAME) {
+            let settings = bifrost::settings(&file)?;
+            (Some(file), settings)
+        } else {
+            (None, Settings::default())
         };
         let root = given.unwrap_or_else(|| match file.as_deref().and_then(Path::parent) {
             Some(beside) => beside.join(settings.root.as_deref().unwrap_or(Path::new(""))),
@@ -385,12 +392,12 @@ pub fn canonical_directory(path: &Path) -> Result<PathBuf, ConfigError> {
         })
 }
 
-fn file_above(directory: &Path) -> Option<PathBuf> {
+fn file_above(directory: &Path, name: &str) -> Option<PathBuf> {
     // Above is meant as the shell shows it unless the path is relative, which has no parents.
     let directory = std::path::absolute(directory).ok()?;
     directory
         .ancestors()
-        .map(|directory| directory.join(FILE_NAME))
+        .map(|directory| directory.join(name))
         .find(|file| file.is_file())
 }
 

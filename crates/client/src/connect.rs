@@ -1,6 +1,7 @@
 //! The way to an agent: through the relay, again when it was lost, for as long as one waits.
 
 use std::{
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,6 +23,10 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// What a relay that was reached in the last moment has left to get us to the agent.
 const GREETING: Duration = Duration::from_secs(1);
+
+/// How long a connection that was made earlier has to get us to the agent. It may be dead without
+/// our knowing: the relay was killed, or this machine slept. A new one tells.
+const KEPT: Duration = Duration::from_secs(3);
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -115,15 +120,26 @@ impl Client {
     pub(crate) async fn session(&self) -> Result<Session, ClientError> {
         let deadline = Instant::now() + self.options.wait.min(LONGEST);
         let mut backoff = Backoff::new();
+        let mut kept = self.relay.try_lock().is_ok_and(|relay| relay.is_some());
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             // Whole milliseconds are enough to tell.
             let left = Duration::from_millis(millis(left) + 1).max(SHORTEST);
-            let attempt = tokio::time::timeout(left + GREETING, self.attempt(left)).await;
+            let first_by_kept = mem::take(&mut kept);
+            let patience = match first_by_kept {
+                true => left.min(KEPT),
+                false => left + GREETING,
+            };
+            let attempt = tokio::time::timeout(patience, self.attempt(left)).await;
             let error = match attempt {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(error)) if error.is_passing() => error,
                 Ok(Err(error)) => return Err(error),
+                Err(_) if first_by_kept => {
+                    tracing::debug!("the connection says nothing any more");
+                    self.disconnect().await;
+                    continue;
+                }
                 Err(_) => ClientError::Unanswered {
                     app: self.link.app().clone(),
                     deployment: self.link.deployment().clone(),

@@ -14,13 +14,15 @@ use patchwire_protocol::{
     },
     path::RelativePath,
 };
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 
 /// How a push ended.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct PushReport {
     /// The push's name.
     #[serde(serialize_with = "as_text")]
+    #[schemars(with = "String")]
     pub push_id: PushId,
     /// How it ended.
     pub status: ReportStatus,
@@ -28,6 +30,7 @@ pub struct PushReport {
     pub error: Option<ReportedError>,
     /// The root of the tree that the agent has now, where that is known.
     #[serde(serialize_with = "as_optional_text")]
+    #[schemars(with = "Option<String>")]
     pub root: Option<Digest>,
     /// How many files the push was about.
     pub files: FileCounts,
@@ -39,11 +42,12 @@ pub struct PushReport {
     pub agents: Vec<AgentReport>,
     /// Managed paths that someone changed on the agent's side.
     #[serde(serialize_with = "as_texts")]
+    #[schemars(with = "Vec<String>")]
     pub drift: Vec<RelativePath>,
     /// What else the developer should know.
     pub warnings: Vec<String>,
-    /// Whether the push was only planned. Its status is then [`ReportStatus::NoChanges`], as nothing
-    /// was changed, and `files` says what it would have been about.
+    /// Whether the push was only planned. Its status is then `no-changes`, as nothing was
+    /// changed, and `files` says what it would have been about.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
     /// Who pushed in between, if that is why. `error` says it to programs.
@@ -52,7 +56,7 @@ pub struct PushReport {
 }
 
 /// How a push ended, as its developer sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReportStatus {
     /// The tree is committed and the app ready on it.
@@ -70,7 +74,7 @@ pub enum ReportStatus {
 }
 
 /// What went wrong, for a program and for a person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct ReportedError {
     /// For a program: words joined by `-`.
     pub code: String,
@@ -79,7 +83,7 @@ pub struct ReportedError {
 }
 
 /// How many entries of the tree a push touched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct FileCounts {
     /// New ones.
     pub added: u64,
@@ -92,7 +96,7 @@ pub struct FileCounts {
 }
 
 /// How many bytes a push was about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct ByteCounts {
     /// In all files of the tree.
     pub tree: u64,
@@ -103,30 +107,36 @@ pub struct ByteCounts {
 }
 
 /// How long a push took, written as milliseconds with a fraction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Timings {
     /// Until the tree was known.
     #[serde(serialize_with = "as_milliseconds")]
+    #[schemars(with = "f64")]
     pub scan: Duration,
     /// Until the agent had everything.
     #[serde(serialize_with = "as_milliseconds")]
+    #[schemars(with = "f64")]
     pub send: Duration,
     /// Until the tree was exchanged, as the agent measured it.
     #[serde(serialize_with = "as_milliseconds")]
+    #[schemars(with = "f64")]
     pub commit: Duration,
     /// Until the app had its new process, signal or command, as the agent measured it.
     #[serde(serialize_with = "as_milliseconds")]
+    #[schemars(with = "f64")]
     pub reload: Duration,
     /// Until the app was ready, as the agent measured it.
     #[serde(serialize_with = "as_milliseconds")]
+    #[schemars(with = "f64")]
     pub ready: Duration,
     /// From start to report.
     #[serde(serialize_with = "as_milliseconds")]
+    #[schemars(with = "f64")]
     pub total: Duration,
 }
 
 /// How one agent took a push.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct AgentReport {
     /// Its name.
     pub name: String,
@@ -136,6 +146,7 @@ pub struct AgentReport {
     pub verified: bool,
     /// The app, where the agent runs one.
     #[serde(serialize_with = "as_app")]
+    #[schemars(with = "Option<AppReport>")]
     pub app: Option<AppState>,
     /// The app's last lines since this push started it.
     pub log_tail: Vec<String>,
@@ -211,7 +222,7 @@ impl AgentReport {
 }
 
 /// How an agent and its app are.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct StatusReport {
     /// The agent's name.
     pub name: String,
@@ -219,6 +230,7 @@ pub struct StatusReport {
     pub version: String,
     /// The root of what is committed.
     #[serde(serialize_with = "as_optional_text")]
+    #[schemars(with = "Option<String>")]
     pub root: Option<Digest>,
     /// How many entries that has.
     pub entries: u64,
@@ -226,16 +238,18 @@ pub struct StatusReport {
     pub verified: bool,
     /// The app, where the agent runs one.
     #[serde(serialize_with = "as_app")]
+    #[schemars(with = "Option<AppReport>")]
     pub app: Option<AppState>,
     /// The push whose tree stands.
     pub last_push: Option<LastPushReport>,
 }
 
 /// The push whose tree stands.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct LastPushReport {
     /// Its name.
     #[serde(serialize_with = "as_text")]
+    #[schemars(with = "String")]
     pub push_id: PushId,
     /// Who pushed.
     pub author: String,
@@ -248,10 +262,11 @@ pub struct LastPushReport {
 }
 
 /// How the newest push ended.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct LastResult {
     /// Its name.
     #[serde(serialize_with = "as_text")]
+    #[schemars(with = "String")]
     pub push_id: PushId,
     /// How it ended.
     pub status: ReportStatus,
@@ -288,7 +303,7 @@ impl From<LastPush> for LastPushReport {
 }
 
 /// A line of the app's output.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct LogLineReport {
     /// When it came, in milliseconds since 1970 by the agent's clock.
     pub at_ms: u64,
@@ -332,15 +347,21 @@ fn as_milliseconds<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S
     to.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
 }
 
+/// How an app is.
+#[derive(JsonSchema, Serialize)]
+struct AppReport {
+    /// Whether it runs.
+    running: bool,
+    /// Its process, while it runs.
+    pid: Option<u32>,
+    /// How it last ended: 128 and the signal's number where that was a signal.
+    exit_code: Option<i32>,
+    /// How often it ended by itself and was started again.
+    restarts: u32,
+}
+
 fn as_app<S: Serializer>(app: &Option<AppState>, to: S) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    struct App {
-        running: bool,
-        pid: Option<u32>,
-        exit_code: Option<i32>,
-        restarts: u32,
-    }
-    app.map(|app| App {
+    app.map(|app| AppReport {
         running: app.running,
         pid: app.pid,
         exit_code: app.exit.map(|exit| match exit {

@@ -35,7 +35,7 @@ pub(crate) struct Cli {
 }
 
 /// The options that every command takes.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Options {
     /// The directory to push [default: what patchwire.toml says, else the working directory]
@@ -93,6 +93,15 @@ pub(crate) enum Command {
     Status(Status),
     /// Shows what the app prints
     Logs(Logs),
+    /// Serves editors and agents: an MCP server on standard input and output
+    #[command(after_help = "\
+An editor starts it; docs/mcp.md says how to tell yours. It works for the root that it is started for,
+and for every other root that a link is recorded for, by name. --link is for its own root alone.
+
+Examples:
+  patchwire mcp
+  patchwire mcp --root ~/src/shop")]
+    Mcp,
     /// Makes and applies deltas between files, without relay or agent
     Delta(Delta),
 }
@@ -449,6 +458,7 @@ impl Command {
             | Self::Init(_)
             | Self::Link(_)
             | Self::Join(_)
+            | Self::Mcp
             | Self::Delta(_) => false,
         }
     }

@@ -19,6 +19,7 @@ mod init;
 mod join;
 mod link;
 mod logs;
+mod mcp;
 mod push;
 mod status;
 mod watch;
@@ -53,6 +54,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failu
         Command::Watch(watch) => watch::run(context, watch).await,
         Command::Status(status) => status::run(context, &status).await,
         Command::Logs(logs) => logs::run(context, &logs).await,
+        Command::Mcp => mcp::run(context).await,
         Command::Delta(delta) => delta::run(context, delta).await,
     }
 }

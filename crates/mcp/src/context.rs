@@ -12,7 +12,7 @@ use patchwire_transport::DeploymentLink;
 use crate::{cli::Options, failure::Failure};
 
 /// What a command works with: below `main`, this reads the environment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) options: Options,
     link_file: Option<PathBuf>,
@@ -66,11 +66,16 @@ impl Context {
 
     /// A client of a project's deployment. It connects when it is first used.
     pub(crate) fn client(&self, project: &Project) -> Result<Client, Failure> {
+        Ok(self.client_of(self.link(project)?))
+    }
+
+    /// A client of a link's deployment. It connects when it is first used.
+    pub(crate) fn client_of(&self, link: DeploymentLink) -> Client {
         let options = ConnectOptions {
             wait: self.options.wait,
             name: author(),
         };
-        Ok(Client::new(self.link(project)?, options))
+        Client::new(link, options)
     }
 }
 

@@ -15,6 +15,8 @@ mod failure;
 mod local;
 mod output;
 mod progress;
+mod server;
+mod tools;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();

@@ -42,17 +42,18 @@ pub(crate) fn log_lines(lines: &[LogLine]) -> bool {
     let terminal = io::stdout().is_terminal();
     write(|out| {
         lines.iter().try_for_each(|line| match terminal {
-            true => writeln!(
-                out,
-                "{}",
-                words::foreign(&String::from_utf8_lossy(&line.text))
-            ),
+            true => writeln!(out, "{}", log_line(line)),
             false => {
                 out.write_all(&line.text)?;
                 out.write_all(b"\n")
             }
         })
     })
+}
+
+/// A line of the app's output without what could fool a terminal.
+pub(crate) fn log_line(line: &LogLine) -> String {
+    words::foreign(&String::from_utf8_lossy(&line.text))
 }
 
 /// Prints lines of the app's output for programs. `false` once nobody reads them.
@@ -68,11 +69,15 @@ pub(crate) fn failure(failure: &Failure, json: bool) -> ExitCode {
     if json {
         print_error(failure.code, &failure.message());
     }
-    // It may repeat what the agent or the relay said.
+    complain(&format!("patchwire: {}\n", failure_text(failure)));
+    failure.exit_code.into()
+}
+
+/// What went wrong. It may repeat what the agent or the relay said.
+pub(crate) fn failure_text(failure: &Failure) -> String {
     let message = failure.message();
     let lines: Vec<_> = message.lines().map(words::foreign).collect();
-    complain(&format!("patchwire: {}\n", lines.join("\n")));
-    failure.exit_code.into()
+    lines.join("\n")
 }
 
 /// Prints help, or says why the arguments can't be understood.

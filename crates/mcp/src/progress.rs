@@ -21,22 +21,7 @@ impl PushProgress {
     }
 
     pub(crate) fn show(&self, step: Progress) {
-        self.0.set_message(match step {
-            Progress::Scanning { entries, files } => match files {
-                (read, to_read) if to_read > 0 => format!("reading {read} of {to_read} files"),
-                _ => format!("scanning: {entries} entries"),
-            },
-            Progress::Connecting => "connecting".to_owned(),
-            Progress::Sending { sent } => format!("sending: {}", HumanBytes(sent)),
-            Progress::Agent(phase) => match phase {
-                Phase::Queued => "waiting for another push to end",
-                Phase::Staging => "the agent builds the files",
-                Phase::Committing => "the agent exchanges the tree",
-                Phase::Reloading => "the app reloads",
-                Phase::RollingBack => "not ready: the previous tree comes back",
-            }
-            .to_owned(),
-        });
+        self.0.set_message(words(step));
     }
 
     /// Writes something where it would be in the way.
@@ -46,6 +31,26 @@ impl PushProgress {
 
     pub(crate) fn end(&self) {
         self.0.finish_and_clear();
+    }
+}
+
+/// How far a push is, in words.
+pub(crate) fn words(step: Progress) -> String {
+    match step {
+        Progress::Scanning { entries, files } => match files {
+            (read, to_read) if to_read > 0 => format!("reading {read} of {to_read} files"),
+            _ => format!("scanning: {entries} entries"),
+        },
+        Progress::Connecting => "connecting".to_owned(),
+        Progress::Sending { sent } => format!("sending: {}", HumanBytes(sent)),
+        Progress::Agent(phase) => match phase {
+            Phase::Queued => "waiting for another push to end",
+            Phase::Staging => "the agent builds the files",
+            Phase::Committing => "the agent exchanges the tree",
+            Phase::Reloading => "the app reloads",
+            Phase::RollingBack => "not ready: the previous tree comes back",
+        }
+        .to_owned(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use patchwire_protocol::name::Name;
 use serde::Deserialize;
 
-use super::{ConfigError, read_bounded};
+use super::{ConfigError, Settings, read_bounded};
 
 /// The name of the file.
 pub const FILE_NAME: &str = ".bifrost.json";
@@ -43,15 +43,42 @@ impl Bifrost {
         if !path.exists() {
             return Ok(None);
         }
-        let text = read_bounded(&path)?;
-        serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|error| ConfigError::Invalid {
-                line: error.line(),
-                message: error.to_string(),
-                path,
-            })
+        Self::read_file(&path).map(Some)
     }
+
+    fn read_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = read_bounded(path)?;
+        serde_json::from_str(&text).map_err(|error| ConfigError::Invalid {
+            path: path.to_owned(),
+            line: error.line(),
+            message: error.to_string(),
+        })
+    }
+}
+
+/// What the file says, in the words of `patchwire.toml`.
+pub(super) fn settings(path: &Path) -> Result<Settings, ConfigError> {
+    let file = Bifrost::read_file(path)?;
+    let name = |key: &str, text: Option<String>| -> Result<Option<Name>, ConfigError> {
+        let Some(text) = text else {
+            return Ok(None);
+        };
+        let name = name_like(&text).ok_or_else(|| ConfigError::Invalid {
+            path: path.to_owned(),
+            line: 1,
+            message: format!("no name can be made of {key} “{}”", text.escape_debug()),
+        })?;
+        if name.as_str() != text {
+            tracing::info!("{key} “{}” is “{name}” here", text.escape_debug());
+        }
+        Ok(Some(name))
+    };
+    Ok(Settings {
+        app: name("app_id", file.app_id)?,
+        deployment: name("deployment_id", file.deployment_id)?,
+        root: file.app_root,
+        ..Settings::default()
+    })
 }
 
 /// Makes a name of a text: in lower case, with `-` for what names don't hold, cut to their length.

@@ -219,3 +219,52 @@ fn a_variable_that_can_not_be_one_is_refused() {
         Err(ConfigError::Environment { .. })
     ));
 }
+
+#[test]
+fn a_file_of_the_replaced_system_says_app_deployment_and_root() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path().canonicalize().unwrap();
+    fs::create_dir_all(directory.join("src/deep")).unwrap();
+    let file = directory.join(bifrost::FILE_NAME);
+    fs::write(
+        &file,
+        r#"{"app_id": "My App", "deployment_id": "dev-john", "app_root": "src"}"#,
+    )
+    .unwrap();
+
+    let found = Project::find(&directory.join("src/deep"), None).unwrap();
+    assert_eq!(found.root, directory.join("src"));
+    assert_eq!(found.file.as_deref(), Some(&*file));
+    found.check_link(&link("my-app", "dev-john")).unwrap();
+    let other = found.check_link(&link("my-app", "prod")).unwrap_err();
+    assert!(other.to_string().contains(bifrost::FILE_NAME), "{other}");
+
+    let given = Project::find(&directory, Some(Path::new("src/deep"))).unwrap();
+    assert_eq!(given.root, directory.join("src/deep"));
+
+    fs::write(&file, r#"{"app_id": "My App"}"#).unwrap();
+    let beside = Project::find(&directory, None).unwrap();
+    assert_eq!(beside.root, directory);
+    assert_eq!(beside.settings.deployment, None);
+}
+
+#[test]
+fn our_own_file_goes_before_that_of_the_replaced_system() {
+    let outer = directory("app = \"shop\"");
+    let inner = outer.path().join("inner");
+    fs::create_dir(&inner).unwrap();
+    // Also where it lies further up.
+    fs::write(inner.join(bifrost::FILE_NAME), r#"{"app_id": "other"}"#).unwrap();
+    let found = Project::find(&inner, None).unwrap();
+    assert_eq!(found.settings.app, Some("shop".parse().unwrap()));
+}
+
+#[test]
+fn a_file_of_the_replaced_system_that_says_nothing_usable_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    for text in [r#"{"app_id": "…"}"#, r#"{"app_id": 1}"#, "{", ""] {
+        fs::write(directory.path().join(bifrost::FILE_NAME), text).unwrap();
+        let found = Project::find(directory.path(), None);
+        assert!(matches!(found, Err(ConfigError::Invalid { .. })), "{text}");
+    }
+}

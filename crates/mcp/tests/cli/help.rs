@@ -2,7 +2,7 @@
 
 use crate::user::User;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: &[&str] = &[
     "",
     "dev",
     "demo",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 14] = [
     "watch",
     "status",
     "logs",
+    "mcp",
     "delta",
     "delta signature",
     "delta diff",
@@ -28,7 +29,7 @@ fn examples(user: &User, command: &str) -> String {
 #[test]
 fn every_command_has_an_example_and_the_options_of_all() {
     let user = User::new();
-    for command in COMMANDS {
+    for &command in COMMANDS {
         assert!(examples(&user, command).contains(&format!("patchwire {command}")));
         let help = user.run(&format!("{command} --help")).expect(0).text();
         for option in [
@@ -46,7 +47,7 @@ fn every_command_has_an_example_and_the_options_of_all() {
 #[test]
 fn every_example_is_of_commands_and_options_that_are_there() {
     let user = User::new();
-    for command in COMMANDS {
+    for &command in COMMANDS {
         let examples = examples(&user, command);
         let lines: Vec<&str> = examples
             .lines()
@@ -71,7 +72,7 @@ fn every_example_is_of_commands_and_options_that_are_there() {
 fn what_is_not_built_is_not_offered() {
     let help = User::new().run("--help").expect(0).text();
     for absent in [
-        "rollback", "exec", "mcp", "--env", "--mirror", "relay ", "agent ", "guard",
+        "rollback", "exec", "--env", "--mirror", "relay ", "agent ", "guard",
     ] {
         let offered = help
             .lines()
@@ -93,7 +94,7 @@ fn the_version_is_the_packages() {
 fn help_shows_no_variable_that_holds_a_secret() {
     let user = User::new();
     let link = "patchwire://h:1/a/b#v1.hunter2";
-    for command in COMMANDS {
+    for &command in COMMANDS {
         let variables = [("PATCHWIRE_LINK", link), ("PATCHWIRE_RELAY", link)];
         let help = user.run_under(&format!("{command} --help"), &variables);
         assert!(!help.expect(0).text().contains("hunter2"), "{command}");

@@ -10,6 +10,7 @@ mod follow;
 mod frameworks;
 mod hostile;
 mod kills;
+mod mcp;
 mod project;
 mod push;
 mod seconds;

@@ -605,6 +605,24 @@ pub(crate) fn assert_same_tree(source: &Path, target: &Path) {
     }
 }
 
+/// Where a program of other people lies that a test needs: where `variable` says, or where
+/// `.ci/test-tools` puts it. Skips where it is in neither place.
+pub(crate) fn test_tool(variable: &str, place: &str) -> Option<PathBuf> {
+    let installed = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/test-tools");
+    let path = match std::env::var_os(variable) {
+        Some(path) => path.into(),
+        None => Path::new(installed).join(place),
+    };
+    if path.exists() {
+        return Some(path);
+    }
+    let path = path.display();
+    skipped(&format!(
+        "{path} is not there: run .ci/test-tools, or set {variable}"
+    ));
+    None
+}
+
 /// Says that something was not tested, and fails where it has to be.
 pub(crate) fn skipped(why: &str) {
     eprintln!("SKIPPED: {why}");
