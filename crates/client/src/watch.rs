@@ -20,7 +20,7 @@ mod shell;
 
 use shell::Shell;
 
-/// When saved files are pushed.
+/// When saved files are pushed. Each time is a day at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchOptions {
     /// A push begins once nothing was saved for this long. Default 30 ms.

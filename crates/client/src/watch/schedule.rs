@@ -20,6 +20,13 @@ const SOON: Duration = Duration::from_millis(50);
 /// A lock of git's index that is older was left behind: it is not heeded until it vanishes.
 const GIT_STALE: Duration = Duration::from_secs(30);
 
+/// After a scan that found nothing new there is none for this many times as long as it took: what is
+/// written without end and not pushed (a log) is not to cost a processor.
+const REST: u32 = 4;
+
+/// Nobody waits for longer than a day, which can be added to any time.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// How often a push begins anew in a row because files changed while they were read, before that is
 /// told.
 const UNSETTLED: u32 = 3;
@@ -36,6 +43,8 @@ pub(super) enum Input {
         target: Digest,
         /// Whether git holds the lock of its index.
         git_at_work: bool,
+        /// How long the scan took.
+        took: Duration,
     },
     /// The scan was put off: because git is at work, or because the root was exchanged under it.
     PutOff { git_at_work: bool },
@@ -158,6 +167,8 @@ pub(super) struct Schedule {
     /// What the agent has, as it answered a push of ours, unless it said anything else since.
     confirmed: Option<Standing>,
     root_is_there: bool,
+    /// When the next scan may begin at the earliest.
+    rest_until: Instant,
     /// Since when git's lock is seen.
     git_since: Option<Instant>,
     backoff: Backoff,
@@ -223,6 +234,10 @@ impl Schedule {
     /// Begins with a push.
     pub(super) fn new(options: WatchOptions, now: Instant) -> Self {
         let job = Job::new(PushCause::Start, None, now);
+        let options = WatchOptions {
+            quiet: options.quiet.min(LONGEST),
+            max: options.max.min(LONGEST),
+        };
         Self {
             options,
             state: State::Idle,
@@ -232,6 +247,7 @@ impl Schedule {
             stands: None,
             confirmed: None,
             root_is_there: true,
+            rest_until: now,
             git_since: None,
             backoff: Backoff::new(),
             outputs: VecDeque::new(),
@@ -247,7 +263,8 @@ impl Schedule {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let held =
             !matches!(self.state, State::Idle) || !self.root_is_there || self.agent == Agent::Lost;
-        self.next.filter(|_| !held).map(|next| next.at)
+        let next = self.next.filter(|_| !held)?;
+        Some(next.at.max(self.rest_until))
     }
 
     /// Begins what is due.
@@ -288,6 +305,7 @@ impl Schedule {
             Input::Found {
                 target,
                 git_at_work,
+                took,
             } => {
                 if !git_at_work {
                     self.git_since = None;
@@ -295,6 +313,9 @@ impl Schedule {
                 if let State::Scanning(job) = self.state {
                     self.state = State::Idle;
                     self.found(job, target);
+                    if matches!(self.state, State::Idle) {
+                        self.rest_until = now + took.min(LONGEST) * REST;
+                    }
                 }
             }
             Input::PutOff { git_at_work } => {

@@ -327,6 +327,7 @@ impl<'a> Shell<'a> {
                 self.input(Input::Found {
                     target,
                     git_at_work,
+                    took: seen.took,
                 });
             }
             Outcome::Failed(source) => {

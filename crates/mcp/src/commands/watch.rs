@@ -92,3 +92,32 @@ pub(crate) fn options(project: &Project, times: WatchTimes) -> WatchOptions {
         max: times.max_wait.or(file.max_wait).unwrap_or(defaults.max),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_wins_over_the_file_and_that_over_the_defaults() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("patchwire.toml");
+        std::fs::write(file, "[watch]\nquiet_time = \"1s\"\n").unwrap();
+        let project = Project::find(directory.path(), None).unwrap();
+        let times = |quiet_time| {
+            let max_wait = None;
+            options(
+                &project,
+                WatchTimes {
+                    quiet_time,
+                    max_wait,
+                },
+            )
+        };
+        let two = Duration::from_secs(2);
+        assert_eq!(times(None).quiet, Duration::from_secs(1));
+        assert_eq!(times(Some(two)).quiet, two);
+        assert_eq!(times(None).max, WatchOptions::default().max);
+    }
+}

@@ -92,6 +92,7 @@ impl Clock {
         self.input(Input::Found {
             target: digest(tree),
             git_at_work: false,
+            took: Duration::ZERO,
         })
     }
 
@@ -361,6 +362,7 @@ fn git_is_waited_for_but_not_for_a_lock_that_was_left_behind() {
     let with_lock = |tree: &str| Input::Found {
         target: digest(tree),
         git_at_work: true,
+        took: Duration::ZERO,
     };
     assert_eq!(clock.input(with_lock("b")), [Output::Push]);
     clock.input(Input::Ended(done("b")));
@@ -470,4 +472,38 @@ fn a_push_that_was_refused_here_waits_for_a_change() {
     assert_eq!(clock.input(Input::Ended(Ended::Failed)), [failed(false)]);
     clock.save();
     assert_eq!(clock.found("b"), [Output::Push]);
+}
+
+#[test]
+fn what_is_written_without_end_and_not_pushed_does_not_cost_a_processor() {
+    let mut clock = Clock::after_pushing("a");
+    clock.save();
+    let found = |tree| Input::Found {
+        target: digest(tree),
+        git_at_work: false,
+        took: Duration::from_millis(100),
+    };
+    assert_eq!(clock.input(found("a")), [Output::Tell(Tell::Unchanged)]);
+    assert_eq!(clock.input(Input::Saved), []);
+    assert_eq!(clock.due(), Some(400));
+    assert_eq!(clock.pass(400), [pushing(PushCause::Saved), SCAN]);
+    // A push is followed by the next one without a rest.
+    assert_eq!(clock.input(found("b")), [Output::Push]);
+    assert_eq!(clock.input(Input::Saved), []);
+    clock.input(Input::Ended(done("b")));
+    assert_eq!(clock.due(), Some(30));
+}
+
+#[test]
+fn times_that_are_too_long_are_a_day() {
+    let now = Instant::now();
+    let options = WatchOptions {
+        quiet: Duration::MAX,
+        max: Duration::MAX,
+    };
+    let mut schedule = Schedule::new(options, now);
+    schedule.handle_timeout(now);
+    schedule.handle_input(Input::PutOff { git_at_work: false }, now);
+    schedule.handle_input(Input::Saved, now);
+    assert_eq!(schedule.poll_timeout(), Some(now + LONGEST));
 }
