@@ -43,7 +43,9 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let patchwire = build()?;
-    let dir = tempfile::tempdir()?;
+    let dir = tempfile::Builder::new()
+        .prefix("patchwire-bench-")
+        .tempdir()?;
     let by_hand = Project::copy(dir.path(), "by-hand")?;
     let developed = Project::copy(dir.path(), "dev")?;
     let restarted = Project::copy(dir.path(), "peer")?;
@@ -145,6 +147,14 @@ fn build() -> anyhow::Result<PathBuf> {
         build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
         if cfg!(not(debug_assertions)) {
             build.arg("--release");
+        }
+        // What cargo says of this package is taken for a change by others' build scripts, which would
+        // then build most of the workspace anew.
+        for (name, _) in env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                build.env_remove(name);
+            }
         }
         ensure!(build.status()?.success(), "patchwire can't be built");
     }
