@@ -2,12 +2,7 @@
 //! saved, through a relay and an agent that are processes of their own.
 
 use std::{
-    convert::Infallible,
-    env,
-    ffi::OsString,
-    io,
-    path::Path,
-    process::{ExitCode, ExitStatus},
+    convert::Infallible, env, ffi::OsString, future::ready, io, path::Path, process::ExitCode,
     time::Duration,
 };
 
@@ -23,7 +18,7 @@ use crate::{
     embedded,
     failure::Failure,
     local::{AgentLaunch, Local, Process},
-    output::dev::Stream,
+    output::{self, dev::Stream},
 };
 
 mod dependencies;
@@ -60,11 +55,7 @@ pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure
     };
 
     let screen = Screen::new(context.options.quiet);
-    screen.mention(&format!(
-        "dev: {} → a copy in {}; Ctrl+C ends it",
-        root.display(),
-        place.copy().display()
-    ));
+    screen.mention(&output::dev::beginning(root, &place.copy()));
     let observer = Observer::new(&screen, Links::open(root, &place.copy(), &place.directory));
     let mut stage = Stage {
         local: Local {
@@ -82,7 +73,13 @@ pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure
         () = screen.closed() => Ok(0),
         failed = stage.play(context, &dev.command, options, &request, &place, &observer) => match failed {
             Ok(never) => match never {},
-            Err(failure) => Err(failure),
+            // A process leads its own group only once it runs: one that was just being started may
+            // have heard the terminal's interrupt too, and failed of it before we knew.
+            Err(failure) => tokio::select! {
+                biased;
+                signal = signals.next() => Ok(128 + signal),
+                () = ready(()) => Err(failure),
+            },
         },
     };
     tokio::select! {
@@ -165,17 +162,20 @@ impl Stage {
         };
         let client = Client::new(link, connect);
         let observe = |event| observer.observe(event);
-        let failure = tokio::select! {
-            failed = client.watch(request, &options, &observe) => match failed {
+        let (process, status) = tokio::select! {
+            failed = Box::pin(client.watch(request, &options, &observe)) => match failed {
                 Ok(never) => match never {},
-                Err(error) => Error::from(error),
+                Err(error) => return Err(error.into()),
             },
             never = follow(&client, observer.screen) => match never {},
-            status = agent.wait() => ended(embedded::AGENT, status),
-            status = relay.wait() => ended(embedded::RELAY, status),
+            status = agent.wait() => (embedded::AGENT, status),
+            status = relay.wait() => (embedded::RELAY, status),
         };
-        let ended = self.local.with_log(Err(failure), embedded::AGENT);
-        ended.map_err(failed)
+        let error = match status {
+            Ok(status) => anyhow!("the {process} ended by itself: {status}"),
+            Err(error) => Error::new(error).context(format!("the {process} is lost")),
+        };
+        self.local.with_log(Err(error), process).map_err(failed)
     }
 
     /// Ends what was started.
@@ -186,13 +186,6 @@ impl Stage {
                 tracing::warn!("{error:#}");
             }
         }
-    }
-}
-
-fn ended(process: &str, status: io::Result<ExitStatus>) -> Error {
-    match status {
-        Ok(status) => anyhow!("the {process} ended by itself: {status}"),
-        Err(error) => Error::new(error).context(format!("the {process} is lost")),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
+    path::Path,
     time::Duration,
 };
 
@@ -10,6 +11,7 @@ use patchwire_client::PushReport;
 
 use super::{
     push,
+    watch::shown,
     words::{coloured, duration, foreign},
 };
 
@@ -53,6 +55,15 @@ pub(crate) fn app_line(stream: Stream, line: &[u8]) -> bool {
         Stream::Stderr => io::stderr().lock().write_all(bytes),
     };
     written.is_ok()
+}
+
+/// The first line: what runs, and how it ends.
+pub(crate) fn beginning(root: &Path, copy: &Path) -> String {
+    format!(
+        "dev: {} → a copy in {}; Ctrl+C ends it",
+        shown(root),
+        shown(copy)
+    )
 }
 
 /// That the first push found nothing to do.
