@@ -3,6 +3,7 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use patchwire_protocol::name::Name;
 use patchwire_transport::LinkSource;
 
@@ -86,6 +87,12 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Makes and applies deltas between files, without relay or agent
     Delta(Delta),
+    /// Prints the JSON schema of patchwire.toml
+    Schema(Schema),
+    /// Prints what completes the command line in a shell
+    Completions(Completions),
+    /// Writes the manual pages of patchwire, patchwire-agent and patchwire-relay
+    Man(Man),
 }
 
 #[derive(Args, Debug)]
@@ -103,12 +110,14 @@ pub(crate) struct Demo {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-What is not given comes from an existing patchwire.toml, then from a .bifrost.json, then from the
-names of the directory and of the user. --link takes a link that there is already, instead of making
-one at the relay.
+What is not given comes from an existing patchwire.toml, then from a .bifrost.json or a link. On a
+terminal the rest is asked for; with --yes, or elsewhere, it comes from the names of the directory and
+of the user. A relay's link that lies here in a file *.link is found. --link takes a deployment's link
+that there is already, instead of making one at the relay.
 
 Examples:
-  patchwire init --relay @relay.link
+  patchwire init
+  patchwire init --yes --relay @relay.link
   patchwire init --app shop --deployment dev-ana --relay @relay.link
   patchwire init --link @deployment.link")]
 pub(crate) struct Init {
@@ -128,6 +137,10 @@ pub(crate) struct Init {
         hide_env_values = true
     )]
     pub(crate) relay: Option<LinkSource>,
+
+    /// Ask nothing: take what suggests itself for what is not given
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Args, Debug)]
@@ -334,6 +347,36 @@ Examples:
     },
 }
 
+#[derive(Args, Debug)]
+#[command(after_help = "\
+An editor checks and completes patchwire.toml by it: Even Better TOML (Taplo) takes it from the file's
+first line, which init writes.
+
+Examples:
+  patchwire schema > patchwire.schema.json")]
+pub(crate) struct Schema {}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  patchwire completions bash > ~/.local/share/bash-completion/completions/patchwire
+  patchwire completions zsh > ~/.zfunc/_patchwire         a directory of zsh's fpath
+  patchwire completions fish > ~/.config/fish/completions/patchwire.fish")]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  patchwire man ~/.local/share/man/man1        then: man patchwire-push")]
+pub(crate) struct Man {
+    /// Where the pages go; it is made if it isn't there
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+}
+
 impl Command {
     /// Whether the result, and every failure, is to be printed as JSON.
     pub(crate) const fn json(&self) -> bool {
@@ -342,6 +385,7 @@ impl Command {
             | Self::Status(Status { json, .. })
             | Self::Logs(Logs { json, .. }) => *json,
             Self::Demo(_) | Self::Init(_) | Self::Link(_) | Self::Join(_) | Self::Delta(_) => false,
+            Self::Schema(_) | Self::Completions(_) | Self::Man(_) => false,
         }
     }
 }

@@ -12,13 +12,16 @@ use crate::{
     output,
 };
 
+mod completions;
 mod delta;
 mod demo;
 mod init;
 mod join;
 mod link;
 mod logs;
+mod man;
 mod push;
+mod schema;
 mod status;
 
 /// Runs a command, and says how it ended.
@@ -43,13 +46,16 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
 async fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Demo(demo) => demo::run(context, &demo).await,
-        Command::Init(init) => init::run(context, init),
+        Command::Init(init) => init::run(context, init).await,
         Command::Link(link) => link::run(context, link),
         Command::Join(join) => join::run(context, &join),
         Command::Push(push) => push::run(context, push).await,
         Command::Status(status) => status::run(context, &status).await,
         Command::Logs(logs) => logs::run(context, &logs).await,
         Command::Delta(delta) => delta::run(context, delta).await,
+        Command::Schema(_) => Ok(schema::run()),
+        Command::Completions(completions) => Ok(completions::run(&completions)),
+        Command::Man(man) => man::run(&man),
     }
 }
 

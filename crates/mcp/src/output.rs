@@ -66,11 +66,14 @@ pub(crate) fn failure(failure: &Failure, json: bool) -> ExitCode {
     if json {
         print_error(failure.code, &failure.message());
     }
-    // It may repeat what the agent or the relay said.
-    let message = failure.message();
-    let lines: Vec<_> = message.lines().map(words::foreign).collect();
-    complain(&format!("patchwire: {}\n", lines.join("\n")));
+    aside(&format!("patchwire: {}", failure.message()));
     failure.exit_code.into()
+}
+
+/// Says something that is no result. It may repeat what comes from elsewhere.
+pub(crate) fn aside(message: &str) {
+    let lines: Vec<_> = message.lines().map(words::foreign).collect();
+    complain(&(lines.join("\n") + "\n"));
 }
 
 /// Prints help, or says why the arguments can't be understood.

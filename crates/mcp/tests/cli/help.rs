@@ -2,7 +2,7 @@
 
 use crate::user::User;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 15] = [
     "",
     "demo",
     "init",
@@ -15,6 +15,9 @@ const COMMANDS: [&str; 12] = [
     "delta signature",
     "delta diff",
     "delta patch",
+    "schema",
+    "completions",
+    "man",
 ];
 
 fn examples(user: &User, command: &str) -> String {
