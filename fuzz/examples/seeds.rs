@@ -208,6 +208,7 @@ fn developer_messages() -> Result<Vec<(&'static str, DeveloperMessage)>, Error> 
         ("abort", DeveloperMessage::Abort),
         ("status", DeveloperMessage::Status),
         ("alive", DeveloperMessage::Alive),
+        ("follow", DeveloperMessage::Follow),
         (
             "logs",
             DeveloperMessage::Logs(LogsRequest {
@@ -494,6 +495,7 @@ fn texts() -> Result<(), Error> {
         ("tcp", "tcp:5432"),
         ("alive", "alive:1m 30s"),
         ("alive-short", "alive:1ms 5us 7ns"),
+        ("auto", "auto"),
     ] {
         seed("app", name, text)?;
     }

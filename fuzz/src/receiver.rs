@@ -93,6 +93,7 @@ fn message(what: u8, which: u8) -> DeveloperMessage {
         6 => DeveloperMessage::Abort,
         7 => DeveloperMessage::Alive,
         _ if which & 1 == 0 => DeveloperMessage::Status,
+        _ if which & 2 == 0 => DeveloperMessage::Follow,
         _ => DeveloperMessage::Logs(LogsRequest {
             lines: which.into(),
             follow: true,

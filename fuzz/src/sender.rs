@@ -258,7 +258,7 @@ impl Shell {
             }
             DeveloperMessage::Sign(paths) => assert_eq!(paths.len(), self.wanted),
             DeveloperMessage::Abort => {}
-            DeveloperMessage::Status | DeveloperMessage::Logs(_) => {
+            DeveloperMessage::Status | DeveloperMessage::Logs(_) | DeveloperMessage::Follow => {
                 panic!("{message:?} is no part of a push")
             }
         }

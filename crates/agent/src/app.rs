@@ -23,7 +23,7 @@ use crate::{
     guard::Guard,
     output::{Line, OutputRing},
     process::{CommandOutput, Group, Launch, NotPaused, RunError, SpawnError},
-    ready::{self, NotReady, Surroundings},
+    ready::{self, Evidence, NotReady, Surroundings},
 };
 
 mod task;
@@ -68,6 +68,11 @@ pub struct App {
     status: watch::Receiver<Status>,
     output: Arc<OutputRing>,
 }
+
+/// Tells when an app's state may have changed. Changes are not counted: however many there were
+/// since the last time is one.
+#[derive(Debug)]
+pub struct Changes(watch::Receiver<Status>);
 
 /// Why the app did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -200,19 +205,27 @@ impl App {
     /// # Errors
     ///
     /// [`NotReady`], at once when the app ends.
-    pub async fn verify(&self, check: &ReadyCheck, timeout: Duration) -> Result<(), NotReady> {
+    pub async fn verify(
+        &self,
+        check: &ReadyCheck,
+        timeout: Duration,
+    ) -> Result<Evidence, NotReady> {
         let shut_down = |_| NotReady::Superseded;
         self.ask(|reply| Request::Policy(OnExit::Hold, reply))
             .await
             .map_err(shut_down)?;
         let mut status = self.status.clone();
-        let (generation, launch) = {
+        let (generation, launch, pid) = {
             let status = status.borrow();
             if let Some(failure) = &status.failure {
                 let reason = failure.to_string();
                 return Err(NotReady::NotStarted { reason });
             }
-            (status.generation, Arc::clone(&status.launch))
+            (
+                status.generation,
+                Arc::clone(&status.launch),
+                status.state.pid,
+            )
         };
         let ended = async {
             let ended = |status: &Status| !status.state.running || status.generation != generation;
@@ -227,9 +240,11 @@ impl App {
         let surroundings = Surroundings {
             root: &launch.root,
             env: &launch.env,
+            group: pid.and_then(Group::from_id),
         };
-        ready::check(check, surroundings, timeout, ended).await?;
-        self.settle().await.map_err(shut_down)
+        let evidence = ready::check(check, surroundings, timeout, ended).await?;
+        self.settle().await.map_err(shut_down)?;
+        Ok(evidence)
     }
 
     /// Sends a signal to the app's first process.
@@ -301,6 +316,12 @@ impl App {
         self.status.borrow().state
     }
 
+    /// What tells when [`Self::state`] may have changed.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes(self.status.clone())
+    }
+
     /// Waits until the app's process isn't running, and returns how it ended, if there was one.
     pub async fn wait_exit(&self) -> Option<Exit> {
         let mut status = self.status.clone();
@@ -352,6 +373,13 @@ impl App {
         let sent = self.requests.send(request(reply)).await;
         sent.map_err(|_| AppError::ShutDown)?;
         answer.await.unwrap_or(Err(AppError::ShutDown))
+    }
+}
+
+impl Changes {
+    /// Waits for the next change; `None` once the app was stopped for good. Cancel safe.
+    pub async fn next(&mut self) -> Option<()> {
+        self.0.changed().await.ok()
     }
 }
 

@@ -61,7 +61,8 @@ pub struct RunArgs {
     /// A file that holds the deployment link; --link goes before it.
     #[arg(long, value_name = "FILE", env = "PATCHWIRE_LINK_FILE", hide = true)]
     pub link_file: Option<PathBuf>,
-    /// The directory that pushes change, and that the app runs in.
+    /// The directory that pushes change, and that the app runs in. As long as there is no file in it,
+    /// the app waits for the first push.
     #[arg(long, value_name = "DIR", env = "PATCHWIRE_ROOT")]
     pub root: PathBuf,
     /// Where the agent keeps its own state [default: ROOT/.patchwire].
@@ -71,8 +72,9 @@ pub struct RunArgs {
     /// the developer's patchwire.toml says [default: restart].
     #[arg(long, value_name = "R", env = "PATCHWIRE_RELOAD")]
     pub reload: Option<Reload>,
-    /// When the app is ready: http://HOST:PORT/PATH (any 2xx), tcp:PORT, command:TEXT or
-    /// alive:DURATION. Goes before what patchwire.toml says [default: alive:1s].
+    /// When the app is ready: http://HOST:PORT/PATH (any 2xx), tcp:PORT, command:TEXT,
+    /// alive:DURATION, or auto (alive for 1s, or as soon as it answers HTTP on a port of its own).
+    /// Goes before what patchwire.toml says [default: alive:1s].
     #[arg(long, value_name = "CHECK", env = "PATCHWIRE_READY")]
     pub ready: Option<ReadyCheck>,
     /// How long the app may take to be ready before the push is rolled back [default: 30s].

@@ -29,12 +29,13 @@ use patchwire_protocol::{
 };
 use patchwire_transport::random_u64;
 use patchwire_tree::{StageError, Staged, Store, StoreError};
+use tokio::sync::watch;
 
 pub(crate) use self::standing::{Judgement, Offered};
 use self::standing::{Meta, Standing};
 use crate::{
     answers::{Answers, Recorded},
-    app::{App, AppError},
+    app::{App, AppError, Changes},
     config::AppFlags,
     failure,
     supervisor::OnExit,
@@ -56,8 +57,8 @@ pub(crate) struct Deployment {
     flags: AppFlags,
     app: App,
     store: Arc<Mutex<Store>>,
-    answers: Mutex<Answers>,
-    standing: Mutex<Standing>,
+    answers: watch::Sender<Answers>,
+    standing: watch::Sender<Standing>,
     /// Held by the push that is being taken; the tree changes under it alone.
     turn: Arc<tokio::sync::Mutex<()>>,
     ending: AtomicBool,
@@ -79,8 +80,8 @@ impl Deployment {
             flags,
             app,
             store: Arc::new(Mutex::new(store)),
-            answers: Mutex::new(answers.unwrap_or_default()),
-            standing: Mutex::new(standing),
+            answers: watch::Sender::new(answers.unwrap_or_default()),
+            standing: watch::Sender::new(standing),
             turn: Arc::default(),
             ending: AtomicBool::new(false),
         })
@@ -102,7 +103,9 @@ impl Deployment {
 
     pub(crate) fn status(&self) -> Status {
         let standing = self.standing();
-        let last_result = lock(&self.answers)
+        let last_result = self
+            .answers
+            .borrow()
             .newest()
             .map(|answer| (answer.push_id, answer.status));
         Status {
@@ -120,6 +123,15 @@ impl Deployment {
                 at_ms: meta.at_ms,
                 last_result,
             }),
+        }
+    }
+
+    /// What tells when [`Self::status`] may have changed.
+    pub(crate) fn news(&self) -> News {
+        News {
+            standing: self.standing.subscribe(),
+            answers: self.answers.subscribe(),
+            app: self.app.changes(),
         }
     }
 
@@ -160,7 +172,11 @@ impl Deployment {
             self.set_verified(true).await;
         }
         // An answer that says so was kept before the tree went back, which it then did not.
-        let answered = lock(&self.answers).get(push_id).map(|answer| answer.status);
+        let answered = self
+            .answers
+            .borrow()
+            .get(push_id)
+            .map(|answer| answer.status);
         if matches!(answered, None | Some(PushStatus::RolledBack))
             && let Some(root) = standing.root
         {
@@ -198,7 +214,7 @@ impl Deployment {
     ) -> Result<Judgement, StoreError> {
         let judgement = {
             let restarts = self.flags.reload(push.app.reload.as_ref()) == Reload::Restart;
-            let (answers, app) = (lock(&self.answers), (self.app.state(), restarts));
+            let (answers, app) = (self.answers.borrow(), (self.app.state(), restarts));
             self.standing().judge(push, offered, &answers, app, came_ms)
         };
         match judgement {
@@ -352,11 +368,8 @@ impl Deployment {
 
     /// Keeps an answer, so that its push is never applied twice.
     pub(crate) async fn record(&self, recorded: Recorded) {
-        let bytes = {
-            let mut answers = lock(&self.answers);
-            answers.add(recorded);
-            answers.encode()
-        };
+        self.answers.send_modify(|answers| answers.add(recorded));
+        let bytes = self.answers.borrow().encode();
         if let Err(error) = self
             .with_store(move |store| store.write_state(ANSWERS, &bytes))
             .await
@@ -366,7 +379,7 @@ impl Deployment {
     }
 
     fn standing(&self) -> Standing {
-        lock(&self.standing).clone()
+        self.standing.borrow().clone()
     }
 
     /// From here on the app is started again whenever it ends.
@@ -420,7 +433,8 @@ impl Deployment {
         {
             tracing::error!(%error, "can't note whether the app is ready");
         }
-        lock(&self.standing).verified = verified;
+        self.standing
+            .send_modify(|standing| standing.verified = verified);
     }
 
     /// Takes over what the store says stands.
@@ -439,7 +453,7 @@ impl Deployment {
                 standing
             })
             .await;
-        *lock(&self.standing) = standing;
+        self.standing.send_replace(standing);
     }
 
     /// Works with the store on a thread where that may block.
@@ -451,6 +465,26 @@ impl Deployment {
         let done = tokio::task::spawn_blocking(move || work(&mut lock(&store)));
         done.await
             .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+}
+
+/// Tells when something that a status says has changed. Changes are not counted: however many there
+/// were since the last time is one.
+pub(crate) struct News {
+    standing: watch::Receiver<Standing>,
+    answers: watch::Receiver<Answers>,
+    app: Changes,
+}
+
+impl News {
+    /// Waits for the next change; `None` once there will be no more. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<()> {
+        let changed = tokio::select! {
+            changed = self.standing.changed() => changed.is_ok(),
+            changed = self.answers.changed() => changed.is_ok(),
+            changed = self.app.next() => changed.is_some(),
+        };
+        changed.then_some(())
     }
 }
 

@@ -10,12 +10,14 @@ use std::{
 };
 
 use http_body_util::Empty;
-use hyper::{Request, body::Bytes, client::conn::http1, header};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use patchwire_protocol::app::{Exit, HttpUrl, ReadyCheck};
 use tokio::{net::TcpStream, time::Instant};
 
-use crate::process::{Launch, RunError};
+use crate::process::{Group, Launch, RunError};
+
+mod listening;
 
 /// The pause between the first two attempts, doubled each time: nothing tells us when a foreign
 /// process begins to listen.
@@ -24,19 +26,35 @@ const PAUSE_FIRST: Duration = Duration::from_millis(10);
 /// The longest such pause.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 
+/// How long an app that answers nothing has to stay alive.
+const ALIVE: Duration = Duration::from_secs(1);
+
 /// How long one attempt may take before the next one is made.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// The longest piece of a command's output that a reason quotes, in bytes.
 const QUOTED: usize = 300;
 
-/// Where checks that are commands run.
+/// What is checked, and where checks that are commands run.
 #[derive(Debug, Clone, Copy)]
 pub struct Surroundings<'a> {
     /// The directory they start in.
     pub root: &'a Path,
     /// Their whole environment.
     pub env: &'a [(OsString, OsString)],
+    /// The app's processes.
+    pub group: Option<Group>,
+}
+
+/// What the app was seen to be ready by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// What was to be checked passed.
+    Passed,
+    /// It answered an HTTP request where it listens.
+    Answered(SocketAddr),
+    /// It had been alive for long enough.
+    Alive,
 }
 
 /// Why the app isn't ready.
@@ -70,8 +88,8 @@ pub enum NotReady {
 /// Tries the check until it passes, at most for `timeout`.
 ///
 /// `ended` resolves when the app isn't there any more, to the reason; that ends the check at once,
-/// and wins over a check that passes at the same moment. `alive:` takes the time it names, whatever
-/// the timeout: it is bounded where it is parsed.
+/// and wins over a check that passes at the same moment. `alive:` takes the time it names and `auto`
+/// a second, whatever the timeout: they are bounded where they are parsed.
 ///
 /// The caller makes sure that the processes of an earlier generation are gone, as their answers
 /// could not be told from the app's.
@@ -84,26 +102,31 @@ pub async fn check(
     surroundings: Surroundings<'_>,
     timeout: Duration,
     ended: impl Future<Output = NotReady>,
-) -> Result<(), NotReady> {
+) -> Result<Evidence, NotReady> {
     let timeout = match check {
         ReadyCheck::Alive(duration) => timeout.max(*duration + ATTEMPT),
+        ReadyCheck::Auto => timeout.max(ALIVE + ATTEMPT),
         ReadyCheck::Http(_) | ReadyCheck::Tcp(_) | ReadyCheck::Command(_) => timeout,
     };
     let mut last = String::from("the first attempt was not answered");
     tokio::select! {
         biased;
         not_ready = ended => Err(not_ready),
-        () = attempts(check, surroundings, &mut last) => Ok(()),
+        evidence = attempts(check, surroundings, &mut last) => Ok(evidence),
         () = tokio::time::sleep(timeout) => Err(NotReady::TimedOut { timeout, last }),
     }
 }
 
-async fn attempts(check: &ReadyCheck, surroundings: Surroundings<'_>, last: &mut String) {
+async fn attempts(
+    check: &ReadyCheck,
+    surroundings: Surroundings<'_>,
+    last: &mut String,
+) -> Evidence {
     let mut pause = PAUSE_FIRST;
     loop {
         let begun = Instant::now();
         match attempt(check, surroundings).await {
-            Ok(()) => return,
+            Ok(evidence) => return evidence,
             Err(reason) => *last = reason,
         }
         tracing::debug!(%check, reason = %last, took = ?begun.elapsed(), "not ready yet");
@@ -112,16 +135,27 @@ async fn attempts(check: &ReadyCheck, surroundings: Surroundings<'_>, last: &mut
     }
 }
 
-async fn attempt(check: &ReadyCheck, surroundings: Surroundings<'_>) -> Result<(), String> {
-    match check {
+async fn attempt(check: &ReadyCheck, surroundings: Surroundings<'_>) -> Result<Evidence, String> {
+    let passed = match check {
         ReadyCheck::Http(url) => in_time(http(url)).await,
         ReadyCheck::Tcp(port) => in_time(tcp(*port)).await,
         ReadyCheck::Command(text) => command(text, surroundings).await,
         ReadyCheck::Alive(duration) => {
             tokio::time::sleep(*duration).await;
-            Ok(())
+            return Ok(Evidence::Alive);
         }
-    }
+        ReadyCheck::Auto => {
+            let answered = async {
+                match surroundings.group {
+                    Some(group) => listening::answered(group).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let answered = tokio::time::timeout(ALIVE, answered).await;
+            return Ok(answered.map_or(Evidence::Alive, Evidence::Answered));
+        }
+    };
+    passed.map(|()| Evidence::Passed)
 }
 
 async fn in_time(answer: impl Future<Output = Result<(), String>>) -> Result<(), String> {
@@ -141,31 +175,37 @@ async fn tcp(port: u16) -> Result<(), String> {
 }
 
 async fn http(url: &HttpUrl) -> Result<(), String> {
-    let failed = |error: &dyn std::fmt::Display| format!("{url}: {error}");
-    let stream = connect((url.host(), url.port()))
-        .await
-        .map_err(|error| failed(&error))?;
-    let request = Request::get(url.target())
-        .header(header::HOST, url.authority())
+    match get((url.host(), url.port()), &url.authority(), url.target()).await {
+        Ok(status) if status.is_success() => Ok(()),
+        Ok(status) => Err(format!("{url}: status {status}")),
+        Err(error) => Err(format!("{url}: {error}")),
+    }
+}
+
+/// Asks for a page, and gives the answer's status.
+async fn get(
+    address: impl tokio::net::ToSocketAddrs,
+    host: &str,
+    target: &str,
+) -> Result<StatusCode, String> {
+    let stream = connect(address).await.map_err(|error| error.to_string())?;
+    let request = Request::get(target)
+        .header(header::HOST, host)
         .header(header::USER_AGENT, "patchwire")
         .header(header::ACCEPT, "*/*")
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
-        .map_err(|error| failed(&error))?;
+        .map_err(|error| error.to_string())?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| failed(&error))?;
+        .map_err(|error| error.to_string())?;
     let mut response = std::pin::pin!(sender.send_request(request));
     let response = tokio::select! {
         response = &mut response => response,
         // The connection may be done in the same moment as it hands the response over.
         _ = connection => response.await,
     };
-    let status = response.map_err(|error| failed(&error))?.status();
-    match status.is_success() {
-        true => Ok(()),
-        false => Err(failed(&format_args!("status {status}"))),
-    }
+    Ok(response.map_err(|error| error.to_string())?.status())
 }
 
 async fn connect(address: impl tokio::net::ToSocketAddrs) -> io::Result<TcpStream> {
@@ -213,7 +253,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(600);
     const SHORT: Duration = Duration::from_millis(100);
 
-    async fn tried(text: &str, timeout: Duration) -> Result<(), NotReady> {
+    async fn tried(text: &str, timeout: Duration) -> Result<Evidence, NotReady> {
         let (check, env) = parts(text);
         super::check(&check, surroundings(&env), timeout, pending()).await
     }
@@ -231,7 +271,8 @@ mod tests {
 
     fn surroundings(env: &[(OsString, OsString)]) -> Surroundings<'_> {
         let root = Path::new("/");
-        Surroundings { root, env }
+        let group = None;
+        Surroundings { root, env, group }
     }
 
     /// Answers every request with the next of these, the last for ever.
@@ -264,7 +305,7 @@ mod tests {
             "HTTP/1.1 204 No Content\r\n\r\n",
         ];
         let (ready, served) = tokio::join!(tried(&url, LONG), serve(listener, &answers));
-        assert_eq!(ready, Ok(()));
+        assert_eq!(ready, Ok(Evidence::Passed));
         served.unwrap();
     }
 
@@ -285,7 +326,10 @@ mod tests {
     async fn a_port_is_ready_while_someone_listens() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert_eq!(tried(&format!("tcp:{port}"), LONG).await, Ok(()));
+        assert_eq!(
+            tried(&format!("tcp:{port}"), LONG).await,
+            Ok(Evidence::Passed)
+        );
         drop(listener);
         let reason = fails(&format!("tcp:{port}")).await;
         assert!(reason.starts_with(&format!("port {port}: ")), "{reason}");
@@ -299,7 +343,7 @@ mod tests {
             "command:echo x >> {0}; test $(wc -l < {0}) = 3",
             file.display()
         );
-        assert_eq!(tried(&command, LONG).await, Ok(()));
+        assert_eq!(tried(&command, LONG).await, Ok(Evidence::Passed));
         assert_eq!(std::fs::read(&file).unwrap(), b"x\nx\nx\n");
     }
 
@@ -322,6 +366,10 @@ mod tests {
 
     #[tokio::test]
     async fn staying_alive_takes_its_time_whatever_the_timeout() {
-        assert_eq!(tried("alive:20ms", Duration::ZERO).await, Ok(()));
+        assert_eq!(
+            tried("alive:20ms", Duration::ZERO).await,
+            Ok(Evidence::Alive)
+        );
+        assert_eq!(tried("auto", Duration::ZERO).await, Ok(Evidence::Alive));
     }
 }

@@ -33,6 +33,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How many streams of developers are served at once.
 const STREAMS: usize = 64;
 
+/// How many of them may be there for as long as a developer likes, so that pushes find room.
+const LASTING: usize = 32;
+
 /// How long a push that is being applied may take to end when the agent is told to.
 const LAST_PUSH: Duration = Duration::from_secs(3);
 
@@ -149,6 +152,7 @@ async fn attend(
     let mut backoff = Backoff::new();
     let mut said = String::new();
     let streams = Arc::new(Semaphore::new(STREAMS));
+    let lasting = Arc::new(Semaphore::new(LASTING));
     loop {
         let connecting = RelayConnection::connect(link, Role::Agent, name, CONNECT);
         match ending.run_until_cancelled(connecting).await {
@@ -157,7 +161,7 @@ async fn attend(
                 backoff.reset();
                 said.clear();
                 tracing::info!(relay = %connection.remote_address(), "attached to the relay");
-                let attached = attached(deployment, &connection, &streams);
+                let attached = attached(deployment, &connection, &streams, &lasting);
                 let ended = ending.run_until_cancelled(attached).await;
                 let Some(ended) = ended else {
                     return connection.close().await;
@@ -191,6 +195,7 @@ async fn attached(
     deployment: &Arc<Deployment>,
     connection: &RelayConnection,
     streams: &Arc<Semaphore>,
+    lasting: &Arc<Semaphore>,
 ) -> Ended {
     let mut draining = None;
     let reason = loop {
@@ -198,11 +203,11 @@ async fn attached(
             incoming = connection.accept() => match incoming {
                 Ok(incoming) => match Arc::clone(streams).try_acquire_owned() {
                     Ok(permit) => {
-                        let deployment = Arc::clone(deployment);
+                        let (deployment, lasting) = (Arc::clone(deployment), Arc::clone(lasting));
                         // On its own: a push that is here as a whole needs neither this connection
                         // nor, when the agent is told to end, this loop.
                         tokio::spawn(async move {
-                            Box::pin(serve::serve(deployment, incoming)).await;
+                            Box::pin(serve::serve(deployment, incoming, &lasting)).await;
                             drop(permit);
                         });
                     }

@@ -1,18 +1,19 @@
 //! One stream of a developer: greet, hear what it is for, and do that.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use patchwire_protocol::{
     limits,
     message::{
         inner::{AgentMessage, DeveloperMessage},
-        status::{LogLine, LogsRequest},
+        status::{LogLine, LogsRequest, Status},
         value::Text,
     },
 };
 use patchwire_transport::{FrameReader, FrameWriter, IncomingStream, InnerStream, SendError};
 use tokio::{
     io::{ReadHalf, WriteHalf},
+    sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
 
@@ -35,7 +36,13 @@ const LINES: usize = limits::FRAME / (limits::LOG_LINE + 64);
 const GREETED: Duration = Duration::from_secs(300);
 
 /// Serves one stream to its end. What goes wrong is its own affair.
-pub(crate) async fn serve(deployment: Arc<Deployment>, incoming: IncomingStream) {
+///
+/// `lasting` bounds the streams that stay for as long as their developer likes.
+pub(crate) async fn serve(
+    deployment: Arc<Deployment>,
+    incoming: IncomingStream,
+    lasting: &Semaphore,
+) {
     let stream = match incoming.handshake().await {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%error, "a developer's stream was refused"),
@@ -52,12 +59,12 @@ pub(crate) async fn serve(deployment: Arc<Deployment>, incoming: IncomingStream)
         Ok(Some(DeveloperMessage::Push(push))) => {
             return Box::pin(push::serve(deployment, reader, writer, push)).await;
         }
-        Ok(Some(DeveloperMessage::Status)) => {
-            let status = AgentMessage::Status(Box::new(deployment.status()));
-            writer.send(&status).await
-        }
+        Ok(Some(DeveloperMessage::Status)) => send_status(&mut writer, &deployment.status()).await,
         Ok(Some(DeveloperMessage::Logs(request))) => {
-            logs(&deployment, &mut reader, &mut writer, request).await
+            logs(&deployment, &mut reader, &mut writer, request, lasting).await
+        }
+        Ok(Some(DeveloperMessage::Follow)) => {
+            follow(&deployment, &mut reader, &mut writer, lasting).await
         }
         Ok(Some(_)) => misunderstood(&mut writer, "a conversation doesn't begin so").await,
         Ok(None) => Ok(()),
@@ -86,6 +93,7 @@ async fn logs(
     reader: &mut Reader,
     writer: &mut Writer,
     request: LogsRequest,
+    lasting: &Semaphore,
 ) -> Result<(), SendError> {
     let output = deployment.app().output();
     let mut newest = output.subscribe();
@@ -99,6 +107,9 @@ async fn logs(
     if !request.follow {
         return Ok(());
     }
+    let Some(_place) = place(lasting) else {
+        return Ok(());
+    };
     loop {
         let lines = output.since(mark, LINES);
         if let Some(last) = lines.last() {
@@ -112,6 +123,51 @@ async fn logs(
             _ = reader.receive::<DeveloperMessage>() => return Ok(()),
         }
     }
+}
+
+/// Sends the status, and again whenever it has changed, for as long as it is wished.
+async fn follow(
+    deployment: &Deployment,
+    reader: &mut Reader,
+    writer: &mut Writer,
+    lasting: &Semaphore,
+) -> Result<(), SendError> {
+    let mut news = deployment.news();
+    let mut status = deployment.status();
+    send_status(writer, &status).await?;
+    let Some(_place) = place(lasting) else {
+        return Ok(());
+    };
+    loop {
+        tokio::select! {
+            changed = news.next() => if changed.is_none() { return Ok(()) },
+            // A developer that follows has nothing to say but that it is enough.
+            _ = reader.receive::<DeveloperMessage>() => return Ok(()),
+        }
+        let newest = deployment.status();
+        if newest != status {
+            send_status(writer, &newest).await?;
+            status = newest;
+        }
+    }
+}
+
+async fn send_status(writer: &mut Writer, status: &Status) -> Result<(), SendError> {
+    let message = AgentMessage::Status(Box::new(status.clone()));
+    // Windows full of them are on their way to a developer that takes none for so long.
+    timeout(limits::STALL, writer.send(&message))
+        .await
+        .unwrap_or_else(|_| Err(SendError::Io(io::ErrorKind::TimedOut.into())))
+}
+
+/// Room for a stream that stays. Without it the stream ends once it has said how things are now:
+/// the developer may ask again.
+fn place(lasting: &Semaphore) -> Option<SemaphorePermit<'_>> {
+    let place = lasting.try_acquire().ok();
+    if place.is_none() {
+        tracing::warn!("too many developers follow the app at once: one has to ask again");
+    }
+    place
 }
 
 async fn send_lines(writer: &mut Writer, lines: &[Line]) -> Result<(), SendError> {

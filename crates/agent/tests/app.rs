@@ -8,7 +8,7 @@ use std::{ffi::OsString, path::Path, time::Duration};
 use patchwire_agent::{
     app::{App, AppConfig, AppError, GRACE, OnExit},
     process::Group,
-    ready::NotReady,
+    ready::{Evidence, NotReady},
 };
 use patchwire_protocol::app::{Exit, ReadyCheck, Signal};
 
@@ -136,10 +136,10 @@ server.serve_forever()
     start(&app, OnExit::Hold).await;
     let port = line(&app, "port ").await;
     let http = check(&format!("http://127.0.0.1:{port}/health"));
-    assert_eq!(app.verify(&http, LONG).await, Ok(()));
+    assert_eq!(app.verify(&http, LONG).await, Ok(Evidence::Passed));
     assert_eq!(
         app.verify(&check(&format!("tcp:{port}")), LONG).await,
-        Ok(())
+        Ok(Evidence::Passed)
     );
     assert!(app.state().running);
     app.shutdown().await.unwrap();
@@ -148,6 +148,72 @@ server.serve_forever()
         app.restart(OnExit::Hold).await,
         Err(AppError::ShutDown)
     ));
+}
+
+/// An app that listens, and whose port it says. Every request is answered with this status by another
+/// process of the group, as servers with workers do; if it is empty, nobody answers.
+async fn listening(address: &str, port: &str, status: &str) -> (App, u16) {
+    let script = r#"
+import os, signal, socket, sys
+address, port, status = sys.argv[1:]
+listener = socket.socket()
+# Others may listen there too.
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+listener.bind((address, int(port)))
+listener.listen()
+print("port", listener.getsockname()[1], flush=True)
+if status and os.fork() == 0:
+    while True:
+        connection, _ = listener.accept()
+        print("asked", flush=True)
+        connection.recv(4096)
+        connection.sendall(f"HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n".encode())
+        connection.close()
+signal.pause()
+"#;
+    let command = ["python3", "-c", script, address, port, status];
+    let app = app(&command, Path::new("/"), GRACE);
+    start(&app, OnExit::Hold).await;
+    let port = line(&app, "port ").await.parse().expect("a port");
+    (app, port)
+}
+
+#[tokio::test]
+async fn an_app_of_which_nothing_is_known_is_ready_when_it_answers_where_it_listens() {
+    for address in ["127.0.0.1", "0.0.0.0"] {
+        let (app, port) = listening(address, "0", "404").await;
+        let at = format!("{address}:{port}").parse().unwrap();
+        let ready = app.verify(&check("auto"), LONG).await;
+        assert_eq!(ready, Ok(Evidence::Answered(at)));
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_answers_nothing_is_ready_when_it_stays_alive() {
+    // A status that also comes from what speaks no HTTP.
+    for status in ["", "400"] {
+        let (app, _) = listening("127.0.0.1", "0", status).await;
+        let ready = app.verify(&check("auto"), LONG).await;
+        assert_eq!(ready, Ok(Evidence::Alive), "{status}");
+    }
+    let app = shell("exit 3", GRACE);
+    start(&app, OnExit::Hold).await;
+    let exit = Exit::Code(3);
+    let ended = app.verify(&check("auto"), LONG).await;
+    assert_eq!(ended, Err(NotReady::Exited { exit }));
+}
+
+#[tokio::test]
+async fn what_others_answer_says_nothing_of_the_app() {
+    let (other, port) = listening("127.0.0.1", "0", "200").await;
+    let silent = shell("exec tail -f /dev/null", GRACE);
+    start(&silent, OnExit::Hold).await;
+    let (shares, _) = listening("127.0.0.1", &port.to_string(), "").await;
+    for app in [silent, shares] {
+        let ready = app.verify(&check("auto"), LONG).await;
+        assert_eq!(ready, Ok(Evidence::Alive));
+    }
+    assert_eq!(other.log_tail(usize::MAX).len(), 1, "nobody asked it");
 }
 
 #[tokio::test]

@@ -315,7 +315,7 @@ deployment = \"{deployment}\"
 # include = [\"dist/app.css\"]     # ignored files to send all the same
 # ignore = [\"*.sqlite3\"]         # on top of the ignore files
 # reload = \"restart\"             # or signal:NAME, command:TEXT, none
-# ready = \"http://127.0.0.1:8000/health\"   # or tcp:PORT, command:TEXT, alive:DURATION
+# ready = \"http://127.0.0.1:8000/health\"   # or tcp:PORT, command:TEXT, alive:DURATION, auto
 # ready_timeout = \"30s\"
 
 # [env]                          # into the app's environment

@@ -86,6 +86,20 @@ impl Client {
         }
     }
 
+    /// Asks how the agent and its app are, now and whenever that changes.
+    ///
+    /// Relay and agent are waited for as with any other request. The stream itself is opened once:
+    /// when it has ended, ask again.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`] if the agent can't be asked.
+    pub async fn follow(&self) -> Result<StatusStream, ClientError> {
+        let mut session = self.session().await?;
+        session.send(&DeveloperMessage::Follow).await?;
+        Ok(StatusStream { session })
+    }
+
     /// Asks for lines of the app's output.
     ///
     /// # Errors
@@ -192,6 +206,52 @@ impl LogStream {
             }),
             Some(_) => Err(ClientError::Misbehaved {
                 what: "no lines came".to_owned(),
+            }),
+        }
+    }
+}
+
+/// How the agent and its app are, whenever that has changed.
+#[derive(Debug)]
+pub struct StatusStream {
+    session: Session,
+}
+
+impl StatusStream {
+    /// The next status, the first of them at once; `None` once the agent says no more, because it
+    /// ends or too many follow already. Of several that have come meanwhile it is the newest.
+    ///
+    /// It waits for as long as nothing changes. A relay or an agent that is gone without a word is
+    /// noticed by its silence, within half a minute. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`] if the connection is lost.
+    pub async fn next(&mut self) -> Result<Option<Status>, ClientError> {
+        let Some(mut newest) = self.receive().await? else {
+            return Ok(None);
+        };
+        loop {
+            tokio::select! {
+                biased;
+                status = self.receive() => match status? {
+                    Some(newer) => newest = newer,
+                    None => return Ok(Some(newest)),
+                },
+                () = std::future::ready(()) => return Ok(Some(newest)),
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Option<Status>, ClientError> {
+        match self.session.reader.receive().await? {
+            None => Ok(None),
+            Some(AgentMessage::Status(status)) => Ok(Some(*status)),
+            Some(AgentMessage::Misunderstood(what)) => Err(ClientError::Misunderstood {
+                what: what.as_str().to_owned(),
+            }),
+            Some(_) => Err(ClientError::Misbehaved {
+                what: "no status came".to_owned(),
             }),
         }
     }

@@ -40,7 +40,7 @@ pub mod report;
 mod request;
 mod session;
 
-pub use connect::{Client, ConnectOptions, LogStream};
+pub use connect::{Client, ConnectOptions, LogStream, StatusStream};
 pub use content::ContentError;
 pub use error::{ClientError, ErrorKind};
 pub use report::PushReport;

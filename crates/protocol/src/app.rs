@@ -39,8 +39,8 @@ pub enum Signal {
 
 /// What has to be seen before a push is done.
 ///
-/// As text, and so on the wire: `http://HOST:PORT/PATH`, `tcp:PORT`, `command:TEXT` or
-/// `alive:DURATION`.
+/// As text, and so on the wire: `http://HOST:PORT/PATH`, `tcp:PORT`, `command:TEXT`,
+/// `alive:DURATION` or `auto`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ReadyCheck {
     /// A GET of this URL is answered with a status of 200 to 299.
@@ -51,6 +51,9 @@ pub enum ReadyCheck {
     Command(String),
     /// The app is still alive after this long, at most [`limits::READY_TIMEOUT`].
     Alive(Duration),
+    /// The app is still alive after a second, or sooner: it has answered an HTTP request, with
+    /// whatever status, on a TCP port that it listens on.
+    Auto,
 }
 
 /// An `http://` URL, seen from the app's machine.
@@ -108,8 +111,8 @@ pub enum ReloadError {
 pub enum ReadyCheckError {
     /// It starts like none of the forms.
     #[error(
-        "“{text}” is not a readiness check: http://HOST:PORT/PATH, tcp:PORT, command:TEXT or \
-         alive:DURATION"
+        "“{text}” is not a readiness check: http://HOST:PORT/PATH, tcp:PORT, command:TEXT, \
+         alive:DURATION or auto"
     )]
     Unknown {
         /// The text, escaped and cut.
@@ -256,6 +259,7 @@ impl FromStr for ReadyCheck {
 
     fn from_str(text: &str) -> Result<Self, ReadyCheckError> {
         match text.split_once(':') {
+            None if text == "auto" => Ok(Self::Auto),
             Some(("http" | "https", _)) => Ok(Self::Http(text.parse()?)),
             Some(("tcp", port)) => parse_port(port)
                 .map(Self::Tcp)
@@ -280,6 +284,7 @@ impl fmt::Display for ReadyCheck {
             Self::Tcp(port) => write!(f, "tcp:{port}"),
             Self::Command(command) => write!(f, "command:{command}"),
             Self::Alive(duration) => write!(f, "alive:{}", humantime::format_duration(*duration)),
+            Self::Auto => f.write_str("auto"),
         }
     }
 }
@@ -510,6 +515,7 @@ mod tests {
             "command:test -e up",
             "alive:1s",
             "alive:1m 30s",
+            "auto",
         ] {
             let check: ReadyCheck = text.parse().unwrap();
             assert_eq!(check.to_string(), text);
@@ -546,6 +552,8 @@ mod tests {
             "alive:1",
             "alive:2h",
             "alive:-1s",
+            "auto:",
+            "Auto",
             "http",
         ] {
             assert!(bad.parse::<ReadyCheck>().is_err(), "{bad:?}");

@@ -57,6 +57,14 @@ impl Store {
         self.save_index();
         Ok(inventory)
     }
+
+    /// Whether there is nothing here yet: nothing was ever committed, and no file lies anywhere in
+    /// the root, the state and `.git` aside. Links count for nothing, wherever they lead, and neither
+    /// does what can't be read.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.record.is_none() && !has_file(&self.root, limits::DEPTH)
+    }
 }
 
 fn managed(
@@ -123,6 +131,27 @@ fn everything(
             everything(&inner, Some(&path), state, observer, entries);
         }
     }
+}
+
+/// Whether a file lies in a directory, or at most `depth` levels below.
+fn has_file(dir: &Dir, depth: usize) -> bool {
+    let is_root = depth == limits::DEPTH;
+    let mut names = dir.list().unwrap_or_default().into_iter();
+    names.any(|name| {
+        if name == b".git" || (is_root && name == RESERVED) {
+            return false;
+        }
+        match dir.stat(&name) {
+            Ok(stat) => match stat.kind {
+                Kind::File => true,
+                Kind::Directory if depth > 0 => dir
+                    .open_dir(&name)
+                    .is_ok_and(|inner| has_file(&inner, depth - 1)),
+                Kind::Directory | Kind::Symlink | Kind::Special => false,
+            },
+            Err(_) => false,
+        }
+    })
 }
 
 /// Turns what stands at paths into entries, with the help of a stat cache.

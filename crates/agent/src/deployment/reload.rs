@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use patchwire_protocol::{
-    app::{Exit, Reload},
+    app::{Exit, ReadyCheck, Reload},
     limits,
     message::{
         push::{AppOptions, Failure, FailureCode, Push},
@@ -99,9 +99,13 @@ impl Deployment {
         self.verify(options, TakenUp::Started, Duration::ZERO).await
     }
 
-    /// Starts the app on what stands.
+    /// Starts the app on what stands, if there is anything: an app whose files are yet to be pushed
+    /// could only fail.
     pub(crate) async fn start_app(&self, on_exit: OnExit) {
         let standing = self.standing();
+        if standing.root.is_none() && self.with_store(|store| store.is_bare()).await {
+            return tracing::info!("nothing to run yet: waiting for the first push");
+        }
         let push_id = standing.push.as_ref().map(|(id, _)| id.to_string());
         let environment: Vec<_> = standing
             .push
@@ -184,10 +188,17 @@ impl Deployment {
 
     async fn verify(&self, options: &AppOptions, taken_up: TakenUp, reload: Duration) -> Reloaded {
         let since = Instant::now();
-        let check = self.flags.ready(options.ready.as_ref());
+        let check = match (self.flags.ready(options.ready.as_ref()), taken_up) {
+            // An answer of an app that went on running says nothing of the new code.
+            (ReadyCheck::Auto, TakenUp::Told) => ReadyCheck::default(),
+            (check, _) => check,
+        };
         let timeout = self.flags.ready_timeout(options.ready_timeout_ms);
         let outcome = match self.app.verify(&check, timeout).await {
-            Ok(()) => Ok(taken_up == TakenUp::Started),
+            Ok(evidence) => {
+                tracing::debug!(?evidence, "the app is ready");
+                Ok(taken_up == TakenUp::Started)
+            }
             Err(_) if self.is_ending() => {
                 // That it isn't ready is our own doing. The next start of the agent finds this push
                 // unverified and makes up for it.

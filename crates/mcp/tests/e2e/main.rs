@@ -5,6 +5,7 @@
 mod care;
 mod demo;
 mod failures;
+mod follow;
 mod hostile;
 mod kills;
 mod project;

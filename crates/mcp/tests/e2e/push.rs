@@ -1,8 +1,10 @@
 //! The whole path of a push: developer, relay, agent and app, each a process of its own.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::symlink, path::Path};
 
-use crate::world::{APP, Agent, Relay, World, assert_same_tree, free_port, get};
+use serde_json::Value;
+
+use crate::world::{APP, Agent, Link, Relay, World, assert_same_tree, at, free_port, get};
 
 #[test]
 fn an_edit_here_runs_there_and_one_that_crashes_is_rolled_back() {
@@ -43,4 +45,52 @@ fn an_edit_here_runs_there_and_one_that_crashes_is_rolled_back() {
     assert!(get(port).contains(second.push_id()));
     assert!(get(port).contains("Edited by Patchwire"));
     assert!(Path::new(&agent.root).join("app.py").exists());
+}
+
+#[test]
+fn an_app_whose_files_are_not_there_yet_waits_for_them() {
+    let world = World::new();
+    let relay = Relay::start(&world);
+    let link = world.link(&relay, "hello", "dev");
+    let (source, target) = (world.path("source"), world.path("target"));
+    fs::create_dir(&source).unwrap();
+    // What is linked in beforehand is nothing to run.
+    fs::create_dir(&target).unwrap();
+    symlink(&source, target.join("node_modules")).unwrap();
+    let app = ["python3", "app.py"];
+    let agent = Agent::start(&world, &link, &target, &[], &app);
+    agent.process.wait_for("nothing to run yet", 0);
+    let not_started = serde_json::json!({
+        "running": false, "pid": null, "exit_code": null, "restarts": 0
+    });
+    assert_eq!(status(&world, &link)["app"], not_started);
+
+    // Nothing stood before that could come back.
+    fs::write(source.join("app.py"), "raise RuntimeError('wrong')\n").unwrap();
+    let failed = world.push(&link, &source).expect("failed");
+    assert!(failed.log_tail().contains("RuntimeError: wrong"));
+    assert!(target.join("app.py").exists());
+
+    fs::write(source.join("app.py"), "import signal; signal.pause()\n").unwrap();
+    world.push(&link, &source).expect("done");
+    let status = status(&world, &link);
+    assert_eq!(
+        (&status["app"]["running"], &status["app"]["restarts"]),
+        (&Value::Bool(true), &0.into())
+    );
+    let said = agent.process.output();
+    assert_eq!(said.matches("nothing to run yet").count(), 1);
+    assert_eq!(
+        said.matches("the app is started").count(),
+        2 + said.matches("is started again").count()
+    );
+}
+
+fn status(world: &World, link: &Link) -> Value {
+    let mut command = world.patchwire();
+    command
+        .args(["status", "--json", "--link"])
+        .arg(at(&link.full));
+    let output = command.output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -88,6 +88,12 @@ fn a_push() {
 }
 
 #[test]
+fn ready_checks() {
+    golden(&ReadyCheck::Tcp(80), &[b"\x06tcp:80"]);
+    golden(&ReadyCheck::Auto, &[b"\x04auto"]);
+}
+
+#[test]
 fn operations() {
     let file = Entry::File {
         mode: Mode::from_bits(0o644),
@@ -168,6 +174,7 @@ fn what_else_a_developer_says() {
     golden(&DeveloperMessage::Abort, &[&[5]]);
     golden(&DeveloperMessage::Status, &[&[6]]);
     golden(&DeveloperMessage::Alive, &[&[8]]);
+    golden(&DeveloperMessage::Follow, &[&[9]]);
     let logs = LogsRequest {
         lines: 100,
         follow: true,

@@ -1,8 +1,8 @@
 //! What developer and agent say to each other inside their inner session.
 //!
 //! The agent speaks first, with a [`Greeting`]. The developer's first message says what the stream
-//! is for: [`DeveloperMessage::Push`], [`DeveloperMessage::Status`] or [`DeveloperMessage::Logs`].
-//! Every message is one frame (see [`crate::frame`]); its body is the variant's index as a
+//! is for: [`DeveloperMessage::Push`], [`DeveloperMessage::Status`], [`DeveloperMessage::Logs`] or
+//! [`DeveloperMessage::Follow`]. Every message is one frame (see [`crate::frame`]); its body is the variant's index as a
 //! variable-length integer (one byte here), then the fields in order.
 
 use super::{
@@ -58,6 +58,10 @@ pub enum DeveloperMessage {
     /// 8: content is still being read and there is nothing to send yet; at most [`limits::ALIVE`]
     /// times in a push.
     Alive,
+    /// 9: asks how the agent and its app are, now and whenever that changes: an
+    /// [`AgentMessage::Status`] comes at once and after every change, the newest where several came
+    /// close together. Whatever the developer says next ends it.
+    Follow,
 }
 
 /// What an agent says to a developer.

@@ -664,5 +664,6 @@ const fn kind(message: &DeveloperMessage) -> &'static str {
         DeveloperMessage::Status => "a request for the status",
         DeveloperMessage::Logs(_) => "a request for lines",
         DeveloperMessage::Alive => "a sign of life",
+        DeveloperMessage::Follow => "a request for every status",
     }
 }

@@ -427,6 +427,7 @@ fn any_message() -> impl Strategy<Value = DeveloperMessage> {
         Just(DeveloperMessage::Abort),
         Just(DeveloperMessage::Status),
         Just(DeveloperMessage::Alive),
+        Just(DeveloperMessage::Follow),
     ]
 }
 

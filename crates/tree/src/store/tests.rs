@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::*;
-use crate::testing::{Tree, open, path, push, scratch};
+use crate::testing::{Tree, mkfifo, open, path, push, scratch};
 
 #[test]
 fn state_may_lie_elsewhere_but_not_in_the_tree() {
@@ -86,4 +86,29 @@ fn damaged_state_is_an_error_and_a_damaged_index_is_not() {
         fs::write(state.join(name), sound).unwrap();
     }
     assert!(open(dir.path()).open_file(&path("a")).is_ok());
+}
+
+#[test]
+fn a_root_is_bare_until_a_file_lies_in_it_or_something_was_committed() {
+    let dir = scratch();
+    let mut store = open(dir.path());
+    Tree::new(&[
+        "empty/",
+        "deep/",
+        "deep/er/",
+        "linked -> /etc",
+        "dangling -> x",
+    ])
+    .write(dir.path());
+    mkfifo(&dir.path().join("deep/fifo"));
+    fs::create_dir(dir.path().join(".git")).unwrap();
+    fs::write(dir.path().join(".git/HEAD"), "ref").unwrap();
+    assert!(store.is_bare());
+    let file = dir.path().join("deep/er/file");
+    fs::write(&file, "").unwrap();
+    assert!(!store.is_bare());
+    fs::remove_file(&file).unwrap();
+    assert!(store.is_bare());
+    push(&mut store, 1, &Tree::new(&["empty/"])).unwrap();
+    assert!(!store.is_bare());
 }

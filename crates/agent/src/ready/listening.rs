@@ -1,0 +1,281 @@
+//! Where the app listens, and whether it answers there: what is known of an app of which nothing
+//! was said.
+//!
+//! Linux tells in `/proc` which sockets listen and which process has which socket open. Elsewhere,
+//! and where the agent may not look, nothing is found, and the app is only waited for.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use hyper::StatusCode;
+use tokio::{
+    task::{JoinSet, spawn_blocking},
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use super::{PAUSE_FIRST, PAUSE_MAX, get};
+use crate::process::Group;
+
+/// How often `/proc` is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// The most of the app's processes that are looked at, and of the descriptors of each.
+const PROCESSES: usize = 64;
+/// See [`PROCESSES`].
+const DESCRIPTORS: usize = 1024;
+
+/// The most of a table of sockets that is read: some thousand lines. Those that listen come first.
+const TABLE: u64 = 1 << 20;
+
+/// The most addresses that are asked.
+const ADDRESSES: usize = 8;
+
+/// A TCP socket that listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Listener {
+    address: SocketAddr,
+    inode: u64,
+}
+
+/// Waits until a process of the group has answered an HTTP request at an address where the group
+/// listens and nobody else does, and gives that address.
+///
+/// Any status will do but 400, as the answer of what speaks no HTTP but knows it when it sees it: the
+/// inspector of Node, a port for TLS.
+pub(super) async fn answered(group: Group) -> SocketAddr {
+    let mut asked = Vec::new();
+    let mut asking = JoinSet::new();
+    let mut tick = interval(POLL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = Vec::new();
+    loop {
+        tokio::select! {
+            Some(answered) = asking.join_next() => {
+                // Whoever listens there by now may be someone else.
+                if let Ok(address) = answered && addresses(group).await.contains(&address) {
+                    return address;
+                }
+            }
+            _ = tick.tick() => {
+                let listeners = in_thread(listeners).await;
+                if listeners == before {
+                    continue;
+                }
+                before = listeners;
+                for address in addresses(group).await {
+                    if asked.len() < ADDRESSES && !asked.contains(&address) {
+                        asked.push(address);
+                        asking.spawn(ask(address));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Asks until there is an answer.
+async fn ask(address: SocketAddr) -> SocketAddr {
+    let host = format!("localhost:{}", address.port());
+    let mut pause = PAUSE_FIRST;
+    loop {
+        match get(&reached_at(address)[..], &host, "/").await {
+            Ok(StatusCode::BAD_REQUEST) => tracing::debug!(%address, "no HTTP is spoken here"),
+            Ok(_) => return address,
+            Err(error) => tracing::debug!(%address, %error, "no answer"),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Where a socket that is bound so is reached from this machine.
+fn reached_at(address: SocketAddr) -> Vec<SocketAddr> {
+    let ips: &[IpAddr] = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        // Most such sockets take both, and not every container has an IPv6 loopback.
+        IpAddr::V6(ip) if ip.is_unspecified() => &[
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+        ],
+        ip => &[ip],
+    };
+    let at = |ip: &IpAddr| SocketAddr::new(*ip, address.port());
+    ips.iter().map(at).collect()
+}
+
+/// The addresses at which the group listens. A port that someone else listens on too is none of
+/// them, as an answer could be the other's.
+async fn addresses(group: Group) -> Vec<SocketAddr> {
+    in_thread(move || {
+        let listeners = listeners();
+        let sockets = sockets(group);
+        let is_ours = |listener: &Listener| sockets.contains(&listener.inode);
+        let others: Vec<_> = listeners
+            .iter()
+            .filter(|listener| !is_ours(listener))
+            .map(|listener| listener.address.port())
+            .collect();
+        listeners
+            .iter()
+            .filter(|listener| is_ours(listener) && !others.contains(&listener.address.port()))
+            .map(|listener| listener.address)
+            .collect()
+    })
+    .await
+}
+
+/// What listens in our own network namespace: an app in another one isn't reached from here.
+fn listeners() -> Vec<Listener> {
+    let mut listeners = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let mut text = String::new();
+        // Without IPv6 there is no second table.
+        if read_table(table, &mut text).is_ok() {
+            listeners.extend(text.lines().filter_map(listener));
+        }
+    }
+    listeners
+}
+
+fn read_table(table: &str, text: &mut String) -> io::Result<()> {
+    File::open(table)?.take(TABLE).read_to_string(text)?;
+    Ok(())
+}
+
+/// Reads a line of a table, as proc_net_tcp(5) says: number, local and remote address, state, queues,
+/// timer, retransmissions, user, timeout, inode.
+fn listener(line: &str) -> Option<Listener> {
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (ip, port) = fields.next()?.split_once(':')?;
+    if fields.nth(1)? != LISTEN {
+        return None;
+    }
+    // The words of an address are printed as this machine's numbers.
+    let word = |at: usize| {
+        Some(
+            u32::from_str_radix(ip.get(at..at + 8)?, 16)
+                .ok()?
+                .to_ne_bytes(),
+        )
+    };
+    let ip = match ip.len() {
+        8 => IpAddr::from(word(0)?),
+        32 => {
+            let mut bytes = [0; 16];
+            for (at, bytes) in (0..).step_by(8).zip(bytes.chunks_exact_mut(4)) {
+                bytes.copy_from_slice(&word(at)?);
+            }
+            // One that an IPv6 socket is bound to and that is none.
+            IpAddr::from(bytes).to_canonical()
+        }
+        _ => return None,
+    };
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let inode = fields.nth(5)?.parse().ok()?;
+    let address = SocketAddr::new(ip, port);
+    Some(Listener { address, inode })
+}
+
+/// The inodes of the sockets that processes of the group have open.
+fn sockets(group: Group) -> Vec<u64> {
+    let members = group.alive().unwrap_or_default();
+    let descriptors = members.iter().take(PROCESSES).flat_map(|member| {
+        let open = fs::read_dir(format!("/proc/{member}/fd"));
+        open.into_iter().flatten().take(DESCRIPTORS)
+    });
+    let sockets = descriptors.filter_map(|descriptor| {
+        let target = fs::read_link(descriptor.ok()?.path()).ok()?;
+        let inode = target.to_str()?.strip_prefix("socket:[")?;
+        inode.strip_suffix(']')?.parse().ok()
+    });
+    sockets.collect()
+}
+
+/// Looks at `/proc` where that holds up nothing else.
+async fn in_thread<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> T {
+    spawn_blocking(look)
+        .await
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn read(line: &str) -> Option<(String, u64)> {
+        listener(line).map(|found| (found.address.to_string(), found.inode))
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_table_of_sockets_is_read() {
+        let line = |local: &str, state: &str| {
+            read(&format!(
+                "   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000  1000 \
+                 0 4711 1 0000000000000000 100 0 0 10 0"
+            ))
+        };
+        for (local, address) in [
+            ("0100007F:1F90", "127.0.0.1:8080"),
+            ("00000000:0050", "0.0.0.0:80"),
+            ("00000000000000000000000001000000:1F90", "[::1]:8080"),
+            ("00000000000000000000000000000000:1F90", "[::]:8080"),
+            ("0000000000000000FFFF00000100007F:1F90", "127.0.0.1:8080"),
+            (
+                "B80D0120000000000000000001000000:1F90",
+                "[2001:db8::1]:8080",
+            ),
+        ] {
+            assert_eq!(line(local, "0A"), Some((address.to_owned(), 4711)));
+            assert_eq!(line(local, "01"), None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_line_of_a_listener_is_passed_over() {
+        for other in [
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
+            "",
+            "0: 0100007F 0: 0A 0:0 0:0 0 0 0 1",
+            "0: 0100007:1F90 0:0 0A 0:0 0:0 0 0 0 1",
+            "0: 0100007é:1F90 0:0 0A 0:0 0:0 0 0 0 1",
+            "0: 0100007F:1F9000 0:0 0A 0:0 0:0 0 0 0 1",
+            "0: 0100007F:1F90 0:0 0A 0:0 0:0 0 0 0",
+            "0: 0100007F:1F90 0:0 0A 0:0 0:0 0 0 0 x",
+        ] {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_another_process_listens_on_is_not_the_groups() {
+        let ours = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = ours.local_addr().unwrap();
+        assert!(listeners().iter().any(|found| found.address == address));
+        let launch = crate::process::Launch {
+            command: ["sleep", "1000"].map(Into::into).into(),
+            root: "/".into(),
+            env: vec![("PATH".into(), std::env::var_os("PATH").unwrap())],
+        };
+        let other = launch.spawn().unwrap();
+        assert_eq!(addresses(other.group()).await, []);
+    }
+
+    #[test]
+    fn a_socket_bound_to_every_address_is_reached_on_loopback() {
+        let reached = |bound: &str| {
+            let at = reached_at(bound.parse().unwrap()).into_iter();
+            at.map(|address| address.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(reached("0.0.0.0:80"), ["127.0.0.1:80"]);
+        assert_eq!(reached("[::]:80"), ["[::1]:80", "127.0.0.1:80"]);
+        assert_eq!(reached("10.0.0.1:80"), ["10.0.0.1:80"]);
+    }
+}
