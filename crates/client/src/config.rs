@@ -96,8 +96,8 @@ pub struct Settings {
     #[serde(default, deserialize_with = "parsed")]
     #[schemars(schema_with = "schema::reload")]
     pub reload: Option<Reload>,
-    /// When the app counts as ready: http://HOST:PORT/PATH (any 2xx), tcp:PORT, command:TEXT or
-    /// alive:DURATION, seen from the app's machine. The agent's own flag goes before it.
+    /// When the app counts as ready: http://HOST:PORT/PATH (any 2xx), tcp:PORT, command:TEXT,
+    /// alive:DURATION or auto, seen from the app's machine. The agent's own flag goes before it.
     #[serde(default, deserialize_with = "parsed")]
     #[schemars(schema_with = "schema::ready")]
     pub ready: Option<ReadyCheck>,
@@ -115,7 +115,7 @@ pub struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The directory to push is none.
-    #[error("“{}” can't be pushed", path.display())]
+    #[error("“{}” can't be pushed: name the app's directory with --root, or as root in patchwire.toml", path.display())]
     Root {
         /// The directory.
         path: PathBuf,

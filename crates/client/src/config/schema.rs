@@ -74,9 +74,10 @@ pub(super) fn reload(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn ready(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
-        "default": "alive:1s",
+        "default": "auto",
         "examples": ["http://127.0.0.1:8000/health", "tcp:8000", "alive:2s"],
         "anyOf": [
+            {"enum": ["auto"]},
             {"pattern": "^http://[^/?#@]+([/?][^#]*)?$"},
             {"pattern": "^tcp:[0-9]{1,5}$"},
             {"pattern": "^command:.*\\S"},

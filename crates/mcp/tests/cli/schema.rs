@@ -69,8 +69,10 @@ const VALUES: [(&str, &[&str], &[&str]); 9] = [
             "tcp:80",
             "command:true",
             "alive:1m 30s",
+            "auto",
         ],
         &[
+            "Auto",
             "https://h/",
             "http://",
             "http://h/#x",
