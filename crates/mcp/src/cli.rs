@@ -20,7 +20,7 @@ Examples:
   patchwire init --relay @relay.link            prepare this directory for pushing
   patchwire push                                bring the app to what this directory holds
 
-Exit status: 0 done or nothing to do, 1 the push was refused, failed or rolled back, 2 usage or
+Exit status: 0 done or nothing to do, 1 the push was refused, failed or rolled back, 2 usage or \
 configuration, 3 relay or agent not reachable or the answer unknown, 4 refused for its credentials."
 )]
 pub(crate) struct Cli {
@@ -110,9 +110,9 @@ pub(crate) struct Demo {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-What is not given comes from an existing patchwire.toml, then from a .bifrost.json or a link. On a
-terminal the rest is asked for; with --yes, or elsewhere, it comes from the names of the directory and
-of the user. A relay's link that lies here in a file *.link is found. --link takes a deployment's link
+What is not given comes from an existing patchwire.toml, then from a .bifrost.json or a link. On a \
+terminal the rest is asked for; with --yes, or elsewhere, it comes from the names of the directory and \
+of the user. A relay's link that lies here in a file *.link is found. --link takes a deployment's link \
 that there is already, instead of making one at the relay.
 
 Examples:
@@ -147,8 +147,8 @@ pub(crate) struct Init {
 #[command(
     override_usage = "patchwire link APP DEPLOYMENT --relay LINK\n       patchwire link --agent [LINK]",
     after_help = "\
-A deployment link is a secret: who has it may push. What --agent makes of it can act as the agent
-alone, so that a container that is broken into can't push to others. Keep both for your eyes alone
+A deployment link is a secret: who has it may push. What --agent makes of it can act as the agent \
+alone, so that a container that is broken into can't push to others. Keep both for your eyes alone \
 (umask 077), and outside the directory that is pushed.
 
 Examples:
@@ -331,7 +331,7 @@ Examples:
     },
     /// Applies a delta to its basis, and checks the result
     #[command(after_help = "\
-OUT is there whole and verified, or as it was before: a patch that fails leaves nothing behind. With
+OUT is there whole and verified, or as it was before: a patch that fails leaves nothing behind. With \
 the librsync format, which has no digest of the whole file, only what it can tell is verified.
 
 Examples:
@@ -349,7 +349,7 @@ Examples:
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-An editor checks and completes patchwire.toml by it: Even Better TOML (Taplo) takes it from the file's
+An editor checks and completes patchwire.toml by it: Even Better TOML (Taplo) takes it from the file's \
 first line, which init writes.
 
 Examples:

@@ -388,7 +388,13 @@ impl Plan {
             Ok::<_, io::Error>(())
         };
         write()
-            .with_context(|| format!("can't write “{}”", self.file.display()))
+            .with_context(|| {
+                let file = self.file.display();
+                match self.file.exists() {
+                    true => format!("“{file}” was made meanwhile: run `patchwire init` again"),
+                    false => format!("can't write “{file}”"),
+                }
+            })
             .map_err(|error| Failure::new(2, "config", error))
     }
 
@@ -424,9 +430,9 @@ impl Plan {
         lines.push(match secret {
             true => format!(
                 "\
-ON THE APP'S MACHINE: what follows holds a secret, the link that lets its holder be the agent of this
-deployment (and not push). In a shell there, put it into a file, and start the app under the agent, in the
-directory the app runs in:
+ON THE APP'S MACHINE (this holds a SECRET: who has the link can be this
+deployment's agent, though not push), in a shell, in the directory that the
+app runs in:
 
 (umask 077; cat > ~/agent.link) <<'END'
 {}
@@ -441,7 +447,8 @@ patchwire push
             ),
             false => format!(
                 "\
-For the agent, make a link that can't push, outside this directory, and take it to the app's machine:
+For the agent, make a link that can't push, outside this directory, and take
+it to the app's machine:
     (umask 077; patchwire link --agent > ~/agent.link)
 There, start the app under the agent, in the directory it runs in:
     {agent}

@@ -272,3 +272,22 @@ fn init_takes_over_the_file_of_the_system_before() {
     // The link is the root's, which the file leads to.
     user.run("status --wait 0s").expect(3);
 }
+
+#[test]
+fn a_file_that_was_made_meanwhile_is_left_alone() {
+    let user = User::new();
+    let mut terminal = Terminal::new(&user.command("init"));
+    terminal.answer("The app's name", "\n");
+    terminal.answer("The deployment's name", "\n");
+    terminal.answer("The relay's link", &format!("{}\n", relay_link()));
+    terminal.answer("The command", "\n");
+    terminal.answer("readiness", "\n");
+    // The first keys of the answer are there once the question is.
+    terminal.answer("Go on? ", "y");
+    user.write("patchwire.toml", "app = \"other\"\n");
+    terminal.answer("y", "\n");
+    let ended = terminal.end(2);
+    assert!(ended.contains("made meanwhile"), "{ended}");
+    assert_eq!(user.read("patchwire.toml"), b"app = \"other\"\n");
+    assert!(recorded(&user).is_empty());
+}

@@ -2,6 +2,7 @@
 
 mod delta;
 mod demo;
+mod docs;
 mod failures;
 mod help;
 mod init;
