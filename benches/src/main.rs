@@ -3,6 +3,7 @@
 //! `cargo run --release -p patchwire-benches -- delta`
 
 mod delta;
+mod dev;
 mod measure;
 
 use clap::{Parser, Subcommand};
@@ -18,10 +19,13 @@ struct Args {
 enum Question {
     /// How fast are signature, diff and patch, next to fast_rsync?
     Delta(delta::Args),
+    /// How long from saving a file to the new code being served, under `patchwire dev`?
+    Dev(dev::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().question {
         Question::Delta(args) => delta::run(&args),
+        Question::Dev(args) => dev::run(&args),
     }
 }

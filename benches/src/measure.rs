@@ -66,7 +66,8 @@ pub(crate) fn compare(
     })
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
+/// The middle one, the later of two.
+pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
 }

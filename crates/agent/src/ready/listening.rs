@@ -1,12 +1,11 @@
 //! Where the app listens, and whether it answers there: what is known of an app of which nothing
 //! was said.
 //!
-//! Linux tells in `/proc` which sockets listen and which process has which socket open. Elsewhere,
-//! and where the agent may not look, nothing is found, and the app is only waited for.
+//! Linux tells which sockets listen and which process has which socket open. Elsewhere, and where the
+//! agent may not look, nothing is found, and the app is only waited for.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read},
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -20,16 +19,16 @@ use tokio::{
 use super::{PAUSE_FIRST, PAUSE_MAX, get};
 use crate::process::Group;
 
-/// How often `/proc` is looked at.
-const POLL: Duration = Duration::from_millis(20);
+#[cfg(target_os = "linux")]
+mod diag;
+
+/// How often is looked at what listens: nothing tells when that changes.
+const POLL: Duration = Duration::from_millis(10);
 
 /// The most of the app's processes that are looked at, and of the descriptors of each.
 const PROCESSES: usize = 64;
 /// See [`PROCESSES`].
 const DESCRIPTORS: usize = 1024;
-
-/// The most of a table of sockets that is read: some thousand lines. Those that listen come first.
-const TABLE: u64 = 1 << 20;
 
 /// The most addresses that are asked.
 const ADDRESSES: usize = 8;
@@ -130,55 +129,14 @@ async fn addresses(group: Group) -> Vec<SocketAddr> {
 
 /// What listens in our own network namespace: an app in another one isn't reached from here.
 fn listeners() -> Vec<Listener> {
-    let mut listeners = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let mut text = String::new();
-        // Without IPv6 there is no second table.
-        if read_table(table, &mut text).is_ok() {
-            listeners.extend(text.lines().filter_map(listener));
-        }
-    }
-    listeners
-}
-
-fn read_table(table: &str, text: &mut String) -> io::Result<()> {
-    File::open(table)?.take(TABLE).read_to_string(text)?;
-    Ok(())
-}
-
-/// Reads a line of a table, as proc_net_tcp(5) says: number, local and remote address, state, queues,
-/// timer, retransmissions, user, timeout, inode.
-fn listener(line: &str) -> Option<Listener> {
-    const LISTEN: &str = "0A";
-    let mut fields = line.split_ascii_whitespace().skip(1);
-    let (ip, port) = fields.next()?.split_once(':')?;
-    if fields.nth(1)? != LISTEN {
-        return None;
-    }
-    // The words of an address are printed as this machine's numbers.
-    let word = |at: usize| {
-        Some(
-            u32::from_str_radix(ip.get(at..at + 8)?, 16)
-                .ok()?
-                .to_ne_bytes(),
-        )
-    };
-    let ip = match ip.len() {
-        8 => IpAddr::from(word(0)?),
-        32 => {
-            let mut bytes = [0; 16];
-            for (at, bytes) in (0..).step_by(8).zip(bytes.chunks_exact_mut(4)) {
-                bytes.copy_from_slice(&word(at)?);
-            }
-            // One that an IPv6 socket is bound to and that is none.
-            IpAddr::from(bytes).to_canonical()
-        }
-        _ => return None,
-    };
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let inode = fields.nth(5)?.parse().ok()?;
-    let address = SocketAddr::new(ip, port);
-    Some(Listener { address, inode })
+    #[cfg(target_os = "linux")]
+    let listeners = diag::listeners();
+    #[cfg(not(target_os = "linux"))]
+    let listeners = Err(std::io::Error::from(std::io::ErrorKind::Unsupported));
+    listeners.unwrap_or_else(|error| {
+        tracing::debug!(%error, "what listens here can't be told");
+        Vec::new()
+    })
 }
 
 /// The inodes of the sockets that processes of the group have open.
@@ -196,7 +154,7 @@ fn sockets(group: Group) -> Vec<u64> {
     sockets.collect()
 }
 
-/// Looks at `/proc` where that holds up nothing else.
+/// Asks the kernel where that holds up nothing else.
 async fn in_thread<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> T {
     spawn_blocking(look)
         .await
@@ -208,51 +166,6 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-
-    fn read(line: &str) -> Option<(String, u64)> {
-        listener(line).map(|found| (found.address.to_string(), found.inode))
-    }
-
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn a_table_of_sockets_is_read() {
-        let line = |local: &str, state: &str| {
-            read(&format!(
-                "   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000  1000 \
-                 0 4711 1 0000000000000000 100 0 0 10 0"
-            ))
-        };
-        for (local, address) in [
-            ("0100007F:1F90", "127.0.0.1:8080"),
-            ("00000000:0050", "0.0.0.0:80"),
-            ("00000000000000000000000001000000:1F90", "[::1]:8080"),
-            ("00000000000000000000000000000000:1F90", "[::]:8080"),
-            ("0000000000000000FFFF00000100007F:1F90", "127.0.0.1:8080"),
-            (
-                "B80D0120000000000000000001000000:1F90",
-                "[2001:db8::1]:8080",
-            ),
-        ] {
-            assert_eq!(line(local, "0A"), Some((address.to_owned(), 4711)));
-            assert_eq!(line(local, "01"), None);
-        }
-    }
-
-    #[test]
-    fn what_is_no_line_of_a_listener_is_passed_over() {
-        for other in [
-            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
-            "",
-            "0: 0100007F 0: 0A 0:0 0:0 0 0 0 1",
-            "0: 0100007:1F90 0:0 0A 0:0 0:0 0 0 0 1",
-            "0: 0100007é:1F90 0:0 0A 0:0 0:0 0 0 0 1",
-            "0: 0100007F:1F9000 0:0 0A 0:0 0:0 0 0 0 1",
-            "0: 0100007F:1F90 0:0 0A 0:0 0:0 0 0 0",
-            "0: 0100007F:1F90 0:0 0A 0:0 0:0 0 0 0 x",
-        ] {
-            assert_eq!(read(other), None, "{other}");
-        }
-    }
 
     #[tokio::test]
     async fn what_another_process_listens_on_is_not_the_groups() {
