@@ -11,6 +11,10 @@
 //! ready = "http://127.0.0.1:8000/health"
 //! ready_timeout = "30s"
 //!
+//! [watch]
+//! quiet_time = "30ms"            # pushed once nothing was saved for this long
+//! max_wait = "2s"                # and after this long in any case
+//!
 //! [env]                          # into the app's environment
 //! DATABASE_URL = "${DATABASE_URL}"
 //! ```
@@ -109,6 +113,23 @@ pub struct Settings {
     #[serde(default)]
     #[schemars(extend("examples" = [{"DATABASE_URL": "${DATABASE_URL}"}]))]
     pub env: BTreeMap<String, String>,
+    /// When saved files are pushed.
+    #[serde(default)]
+    pub watch: WatchSettings,
+}
+
+/// When saved files are pushed, as far as the file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WatchSettings {
+    /// A push begins once nothing was saved for this long.
+    #[serde(default, deserialize_with = "duration")]
+    #[schemars(schema_with = "schema::duration", extend("default" = "30ms"))]
+    pub quiet_time: Option<Duration>,
+    /// A save waits at most this long while others go on.
+    #[serde(default, deserialize_with = "duration")]
+    #[schemars(schema_with = "schema::duration", extend("default" = "2s"))]
+    pub max_wait: Option<Duration>,
 }
 
 /// Why there is no configuration to work with. Never holds a value of the `env` table.
@@ -318,6 +339,10 @@ deployment = \"{deployment}\"
 # ready = \"http://127.0.0.1:8000/health\"   # or tcp:PORT, command:TEXT, alive:DURATION, auto
 # ready_timeout = \"30s\"
 
+# [watch]
+# quiet_time = \"30ms\"           # pushed once nothing was saved for this long
+# max_wait = \"2s\"               # and after this long in any case
+
 # [env]                          # into the app's environment
 # DATABASE_URL = \"${{DATABASE_URL}}\"
 "
@@ -452,6 +477,17 @@ fn symlinks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SymlinkPolicy,
         "any" => Ok(SymlinkPolicy::Any),
         other => Err(D::Error::unknown_variant(other, &["inside", "any"])),
     }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let parsed = humantime::parse_duration(&text).map(Some);
+    parsed.map_err(|error| {
+        D::Error::custom(format_args!(
+            "“{}” is not a duration like 30ms or 2s: {error}",
+            text.escape_debug()
+        ))
+    })
 }
 
 fn ready_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

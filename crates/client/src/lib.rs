@@ -39,9 +39,11 @@ mod push;
 pub mod report;
 mod request;
 mod session;
+mod watch;
 
 pub use connect::{Client, ConnectOptions, LogStream, StatusStream};
 pub use content::ContentError;
 pub use error::{ClientError, ErrorKind};
 pub use report::PushReport;
 pub use request::{Progress, PushRequest};
+pub use watch::{PushCause, WatchEvent, WatchOptions};

@@ -15,7 +15,7 @@ use patchwire_protocol::{
     codec::{self, Decode, Encode},
     manifest::{Entry, Manifest},
 };
-use patchwire_tree::DELTA_MIN;
+use patchwire_tree::{DELTA_MIN, StatCache};
 
 const MAGIC: &[u8] = b"patchwire memory 1\n";
 
@@ -47,6 +47,14 @@ impl Memory {
     /// Where the scan's stat cache is kept.
     pub(crate) fn stat_cache(&self) -> PathBuf {
         self.directory.join("stat-cache")
+    }
+
+    /// Keeps the scan's stat cache.
+    pub(crate) fn keep(&self, cache: &StatCache) {
+        if let Err(error) = cache.save(&self.stat_cache()) {
+            // The next scan is slower, and that is all.
+            tracing::debug!(%error, "can't keep the stat cache");
+        }
     }
 
     /// What is remembered, if it is there and whole.

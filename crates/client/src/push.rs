@@ -16,7 +16,7 @@ use patchwire_protocol::{
     path::RelativePath,
     session::sender::Outcome,
 };
-use patchwire_tree::{Counts, Scan, StatCache, SymlinkPolicy};
+use patchwire_tree::{Counts, Scan, ScanProgress, StatCache, SymlinkPolicy};
 
 use crate::{
     blocking,
@@ -52,63 +52,131 @@ impl Client {
         request: &PushRequest,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<PushReport, ClientError> {
-        let root = canonical(&request.root)?;
-        let client = client_id(&root);
-        let memory = Arc::new(Memory::new(
-            request.state.join(self.link().id().to_string()).join(
-                blake3::hash(root.as_os_str().as_encoded_bytes())
-                    .to_hex()
-                    .as_str(),
-            ),
-        ));
+        let origin = Origin::new(self, request)?;
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let started = Instant::now();
-            let scan = scan(&root, request, &memory, progress).await?;
-            let mut push = PushInProgress {
-                connection: self,
-                request,
-                progress,
-                memory: &memory,
-                root: &root,
-                target: Arc::new(scan.manifest),
-                traffic: (0, 0),
-                counts: Counts::default(),
-                agent: String::new(),
-                started,
-                scanned: Instant::now(),
-                sent_at: None,
-            };
-            let header = push.header(client);
-            let push_id = header.push_id;
-            let mut report = match push.retry(header).await? {
-                Ended::Answered(answer) => {
-                    let mut report = push.report_answer(&answer);
-                    if let Err(error) = push.remember(&answer).await {
-                        // The next push asks the agent what it has, and that is all.
-                        let state = request.state.display();
-                        report
-                            .warnings
-                            .push(format!("can't remember this push in {state}: {error}"));
-                    }
-                    report
-                }
-                Ended::Planned => PushReport {
-                    dry_run: true,
-                    ..push.report(push_id)
-                },
-                Ended::Unknown => push.report_unknown(push_id),
-                Ended::Changed(path) if attempt == ATTEMPTS => {
+            let scanned = origin.scan(request, progress).await?;
+            match self
+                .push_scanned(&origin, request, scanned, progress)
+                .await?
+            {
+                PushEnd::Reported { report, .. } => return Ok(*report),
+                PushEnd::Changed(path) if attempt == ATTEMPTS => {
                     return Err(ClientError::Unsettled { path });
                 }
-                Ended::Changed(_) => continue,
-            };
-            report.warnings.extend(scan.skipped.iter().map(|path| {
-                format!("{path} is neither file, directory nor link, and was left out")
-            }));
-            return Ok(report);
+                PushEnd::Changed(_) => {}
+            }
         }
+    }
+
+    /// Pushes what a scan found.
+    pub(crate) async fn push_scanned(
+        &self,
+        origin: &Origin,
+        request: &PushRequest,
+        scanned: Scanned,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<PushEnd, ClientError> {
+        let Scanned { scan, started } = scanned;
+        let mut push = PushInProgress {
+            connection: self,
+            request,
+            progress,
+            memory: &origin.memory,
+            root: &origin.root,
+            target: Arc::new(scan.manifest),
+            traffic: (0, 0),
+            counts: Counts::default(),
+            agent: String::new(),
+            started,
+            scanned: Instant::now(),
+            sent_at: None,
+        };
+        let header = push.header(origin.client);
+        let push_id = header.push_id;
+        let mut epoch = None;
+        let mut report = match push.retry(header).await? {
+            Ended::Answered(answer) => {
+                epoch = Some(answer.epoch);
+                let mut report = push.report_answer(&answer);
+                if let Err(error) = push.remember(&answer).await {
+                    // The next push asks the agent what it has, and that is all.
+                    let state = request.state.display();
+                    report
+                        .warnings
+                        .push(format!("can't remember this push in {state}: {error}"));
+                }
+                report
+            }
+            Ended::Planned => PushReport {
+                dry_run: true,
+                ..push.report(push_id)
+            },
+            Ended::Unknown => push.report_unknown(push_id),
+            Ended::Changed(path) => return Ok(PushEnd::Changed(path)),
+        };
+        report.warnings.extend(
+            scan.skipped.iter().map(|path| {
+                format!("{path} is neither file, directory nor link, and was left out")
+            }),
+        );
+        Ok(PushEnd::Reported {
+            report: Box::new(report),
+            epoch,
+        })
+    }
+}
+
+/// How the push of a scan ended.
+#[derive(Debug)]
+pub(crate) enum PushEnd {
+    /// It came to a report.
+    Reported {
+        report: Box<PushReport>,
+        /// The epoch of the agent that answered.
+        epoch: Option<u64>,
+    },
+    /// A file changed while it was read: what was scanned is not there any more.
+    Changed(RelativePath),
+}
+
+/// Where pushes come from: a root as one deployment knows it.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    /// Absolute, and without links on the way to it.
+    pub(crate) root: PathBuf,
+    client: ClientId,
+    pub(crate) memory: Arc<Memory>,
+}
+
+/// What a scan found, and when it began.
+#[derive(Debug)]
+pub(crate) struct Scanned {
+    pub(crate) scan: Scan,
+    pub(crate) started: Instant,
+}
+
+impl Origin {
+    pub(crate) fn new(client: &Client, request: &PushRequest) -> Result<Self, ClientError> {
+        let root = canonical(&request.root)?;
+        let name = blake3::hash(root.as_os_str().as_encoded_bytes()).to_hex();
+        let deployment = request.state.join(client.link().id().to_string());
+        Ok(Self {
+            client: client_id(&root),
+            memory: Arc::new(Memory::new(deployment.join(name.as_str()))),
+            root,
+        })
+    }
+
+    pub(crate) async fn scan(
+        &self,
+        request: &PushRequest,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Scanned, ClientError> {
+        let started = Instant::now();
+        let scan = scan(&self.root, request, &self.memory, progress).await?;
+        Ok(Scanned { scan, started })
     }
 }
 
@@ -328,21 +396,32 @@ async fn scan(
     memory: &Arc<Memory>,
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<Scan, ClientError> {
-    let (reports, mut reported) = tokio::sync::watch::channel(None);
     let (scan_root, options, memory) = (root.to_owned(), request.scan.clone(), Arc::clone(memory));
-    let mut scanning = tokio::task::spawn_blocking(move || {
+    let work = move |report: &(dyn Fn(ScanProgress) + Sync)| {
         let mut cache = StatCache::load(&memory.stat_cache());
-        let report = |progress| {
-            reports.send_replace(Some(progress));
-        };
-        let scan = patchwire_tree::scan(&scan_root, &options, &mut cache, &report);
-        if scan.is_ok()
-            && let Err(error) = cache.save(&memory.stat_cache())
-        {
-            // The next scan is slower, and that is all.
-            tracing::debug!(%error, "can't keep the stat cache");
+        let scan = patchwire_tree::scan(&scan_root, &options, &mut cache, report);
+        if scan.is_ok() {
+            memory.keep(&cache);
         }
         scan
+    };
+    let scan = scanning(progress, work).await;
+    scan.map_err(|source| ClientError::Scan {
+        root: root.to_owned(),
+        source,
+    })
+}
+
+/// Does work that scans, on a thread of its own, and tells how far it is.
+pub(crate) async fn scanning<T: Send + 'static>(
+    progress: &(dyn Fn(Progress) + Send + Sync),
+    work: impl FnOnce(&(dyn Fn(ScanProgress) + Sync)) -> T + Send + 'static,
+) -> T {
+    let (reports, mut reported) = tokio::sync::watch::channel(None);
+    let mut scanning = tokio::task::spawn_blocking(move || {
+        work(&|progress| {
+            reports.send_replace(Some(progress));
+        })
     });
     let result = loop {
         tokio::select! {
@@ -357,12 +436,7 @@ async fn scan(
             }
         }
     };
-    result
-        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-        .map_err(|source| ClientError::Scan {
-            root: root.to_owned(),
-            source,
-        })
+    result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// The same for the same person's same directory, also when our state is lost; another for another

@@ -19,6 +19,7 @@ Examples:
   patchwire demo                                a relay, an agent and an app on this machine
   patchwire init --relay @relay.link            prepare this directory for pushing
   patchwire push                                bring the app to what this directory holds
+  patchwire watch                               do so whenever a file is saved
 
 Exit status: 0 done or nothing to do, 1 the push was refused, failed or rolled back, 2 usage or \
 configuration, 3 relay or agent not reachable or the answer unknown, 4 refused for its credentials."
@@ -81,6 +82,8 @@ pub(crate) enum Command {
     Join(Join),
     /// Brings the app to what the root holds
     Push(Push),
+    /// Pushes as files are saved, until it is interrupted
+    Watch(Watch),
     /// Shows how the agent and its app are
     Status(Status),
     /// Shows what the app prints
@@ -236,6 +239,59 @@ pub(crate) struct Push {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
+Begins with a push. Then one line for each push, on standard output; a version that was rolled back is
+not sent again until it changes. Goes on when relay or agent are away for a while, and pushes again to
+an agent that comes back with another tree. Ends when it is interrupted (130), and otherwise only for
+what gets better neither by waiting nor by saving.
+
+Examples:
+  patchwire watch
+  patchwire watch --quiet-time 200ms           for an editor that writes in several steps
+  patchwire watch --json | jq -c '[.status, .files]'")]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) times: WatchTimes,
+
+    /// What others read of these pushes
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        env = "PATCHWIRE_MESSAGE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) message: String,
+
+    /// Print each push as one JSON object on a line of its own
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// When saved files are pushed.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct WatchTimes {
+    /// Push once nothing was saved for this long [default: what patchwire.toml says, else 30ms]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "PATCHWIRE_QUIET_TIME",
+        value_parser = humantime::parse_duration
+    )]
+    pub(crate) quiet_time: Option<Duration>,
+
+    /// Push after this long in any case [default: what patchwire.toml says, else 2s]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "PATCHWIRE_MAX_WAIT",
+        value_parser = humantime::parse_duration
+    )]
+    pub(crate) max_wait: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
 Examples:
   patchwire status
   patchwire status --json | jq .app.running")]
@@ -382,6 +438,7 @@ impl Command {
     pub(crate) const fn json(&self) -> bool {
         match self {
             Self::Push(Push { json, .. })
+            | Self::Watch(Watch { json, .. })
             | Self::Status(Status { json, .. })
             | Self::Logs(Logs { json, .. }) => *json,
             Self::Demo(_) | Self::Init(_) | Self::Link(_) | Self::Join(_) | Self::Delta(_) => false,

@@ -23,6 +23,7 @@ mod man;
 mod push;
 mod schema;
 mod status;
+mod watch;
 
 /// Runs a command, and says how it ended.
 pub(crate) fn run(cli: Cli) -> ExitCode {
@@ -50,6 +51,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failu
         Command::Link(link) => link::run(context, link),
         Command::Join(join) => join::run(context, &join),
         Command::Push(push) => push::run(context, push).await,
+        Command::Watch(watch) => watch::run(context, watch).await,
         Command::Status(status) => status::run(context, &status).await,
         Command::Logs(logs) => logs::run(context, &logs).await,
         Command::Delta(delta) => delta::run(context, delta).await,

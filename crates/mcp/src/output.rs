@@ -17,6 +17,7 @@ use crate::failure::Failure;
 
 pub(crate) mod push;
 pub(crate) mod status;
+pub(crate) mod watch;
 mod words;
 
 /// Prints one line.
@@ -116,7 +117,8 @@ fn write(print: impl FnOnce(&mut io::BufWriter<io::StdoutLock<'_>>) -> io::Resul
     }
 }
 
-fn complain(message: &str) {
+/// Says something beside the results, on standard error. It brings its own line ends.
+pub(crate) fn complain(message: &str) {
     // Where standard error is closed, the exit status has to do.
     let _ = io::stderr().lock().write_all(message.as_bytes());
 }

@@ -18,8 +18,8 @@ use crate::confine::{Context, Dir, PathError, no_such_place};
 
 mod repository;
 
-pub use repository::RepositoryError;
 use repository::{Repository, Tracked};
+pub use repository::{RepositoryError, is_git_at_work};
 
 /// The largest ignore file that is read, in bytes.
 const MAX_IGNORE_FILE: u64 = 16 << 20;

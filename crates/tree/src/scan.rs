@@ -1,6 +1,7 @@
 //! The developer's side: what a directory holds that is to be pushed.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io,
     os::unix::ffi::OsStrExt,
@@ -70,6 +71,10 @@ pub struct Scan {
     pub skipped: Vec<RelativePath>,
     /// How many files were read because the cache didn't know them.
     pub files_read: u64,
+    /// The directories that were looked into, relative to the root, which is the first and empty:
+    /// only in them can something happen that changes what is to be pushed. What is ignored as a
+    /// whole isn't among them.
+    pub directories: Vec<PathBuf>,
 }
 
 /// How far a scan is.
@@ -175,6 +180,7 @@ pub fn scan(
             found: Vec::new(),
             path_bytes: 0,
             skipped: Vec::new(),
+            directories: Vec::new(),
         };
         walk.directory(&dir, &[], Visit::Normal)?;
         match read_unknown(&dir, walk.found, cache, started, progress)? {
@@ -188,6 +194,7 @@ pub fn scan(
                     manifest,
                     skipped: walk.skipped,
                     files_read,
+                    directories: walk.directories,
                 });
             }
             Outcome::Changed(path) => changed = Some(path),
@@ -223,6 +230,7 @@ struct Walk<'a> {
     found: Vec<(RelativePath, Found)>,
     path_bytes: u64,
     skipped: Vec<RelativePath>,
+    directories: Vec<PathBuf>,
 }
 
 impl Walk<'_> {
@@ -231,6 +239,7 @@ impl Walk<'_> {
     /// Recursion is bounded: deeper than [`limits::DEPTH`] is no [`RelativePath`].
     fn directory(&mut self, dir: &Dir, path: &[u8], visit: Visit) -> Result<bool, ScanError> {
         self.rules.enter(path, dir).map_err(RulesError::File)?;
+        self.directories.push(OsStr::from_bytes(path).into());
         let found_before = self.found.len();
         let mut empty = true;
         for name in dir.list().context("list", path)? {

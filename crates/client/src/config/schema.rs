@@ -99,9 +99,12 @@ mod tests {
         let schema = schema();
         let keys = schema["properties"].as_object().unwrap();
         assert!(keys.contains_key("ready_timeout"));
-        for (key, value) in keys {
+        let watch = &schema["properties"]["watch"];
+        let of_watch = watch["properties"].as_object().unwrap();
+        for (key, value) in keys.iter().chain(of_watch) {
             assert!(value["description"].is_string(), "{key}");
         }
+        assert_eq!(watch["additionalProperties"], json!(false));
         assert_eq!(schema["additionalProperties"], json!(false));
         assert_eq!(schema.get("required"), None);
     }

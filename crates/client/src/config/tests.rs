@@ -41,11 +41,16 @@ fn every_key_is_read() {
         reload = "signal:HUP"
         ready = "http://127.0.0.1:8000/health"
         ready_timeout = "30s"
+        [watch]
+        quiet_time = "50ms"
+        max_wait = "1s"
         [env]
         A = "1"
         "#,
     )
     .unwrap();
+    assert_eq!(settings.watch.quiet_time, Some(Duration::from_millis(50)));
+    assert_eq!(settings.watch.max_wait, Some(Duration::from_secs(1)));
     assert_eq!(settings.app, Some("shop".parse().unwrap()));
     assert_eq!(settings.deployment, Some("dev-ana".parse().unwrap()));
     assert_eq!(settings.root.as_deref(), Some(Path::new(".")));
@@ -99,6 +104,16 @@ fn what_a_file_can_not_say_is_named_with_its_line() {
             "port = 80",
             1,
             "unknown key `port`: the keys here are `app`, `deployment`, `root`",
+        ),
+        (
+            "[watch]\nquiet_tmie = \"1s\"",
+            2,
+            "unknown key `quiet_tmie`: did you mean `quiet_time`?",
+        ),
+        (
+            "[watch]\nignore = []",
+            2,
+            "the keys here are `quiet_time`, `max_wait`",
         ),
         ("\"x`, expected `\\u001b\" = 1", 1, "keys here are `app`"),
         (

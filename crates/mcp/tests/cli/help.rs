@@ -2,13 +2,14 @@
 
 use crate::user::User;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "",
     "demo",
     "init",
     "link",
     "join",
     "push",
+    "watch",
     "status",
     "logs",
     "delta",
@@ -70,7 +71,7 @@ fn every_example_is_of_commands_and_options_that_are_there() {
 fn what_is_not_built_is_not_offered() {
     let help = User::new().run("--help").expect(0).text();
     for absent in [
-        "watch", "rollback", "exec", "mcp", "--env", "--mirror", "relay ", "agent ", "guard",
+        "rollback", "exec", "mcp", "--env", "--mirror", "relay ", "agent ", "guard",
     ] {
         let offered = help
             .lines()

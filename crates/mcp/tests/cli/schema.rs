@@ -106,6 +106,9 @@ fn files() -> Vec<(String, bool)> {
         ("include = \"a\"", false),
         ("ignore = [1]", false),
         ("app = 1", false),
+        ("[watch]\nquiet_time = \"50ms\"", true),
+        ("[watch]\nquiet_tmie = \"50ms\"", false),
+        ("[watch]\nmax_wait = \"soon\"", false),
         ("[env]\nANY = \"thing\"", true),
         ("[env]\nANY = 1", false),
     ] {

@@ -98,6 +98,19 @@ impl Repository {
     }
 }
 
+/// Tells whether git is changing the repository that `root` lies in just now, as `git checkout` does
+/// while it exchanges files: it holds the lock of its index. A git that was killed may have left that
+/// lock behind.
+#[must_use]
+pub fn is_git_at_work(root: &Path) -> bool {
+    // A repository that can't be read is told of by the scan.
+    let Ok(Some(repository)) = Repository::discover(root) else {
+        return false;
+    };
+    let lock = repository.git_dir.join("index.lock");
+    lock.symlink_metadata().is_ok()
+}
+
 /// The paths in git's index below a root, sorted.
 #[derive(Debug, Default)]
 pub(super) struct Tracked(Vec<Vec<u8>>);

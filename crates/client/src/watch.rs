@@ -1,0 +1,147 @@
+//! Pushes by themselves: now, and whenever something was saved.
+
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use crate::{
+    connect::Client,
+    error::{ClientError, ErrorKind},
+    report::PushReport,
+    request::{Progress, PushRequest},
+};
+
+mod events;
+mod look;
+mod presence;
+mod schedule;
+mod shell;
+
+use shell::Shell;
+
+/// When saved files are pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchOptions {
+    /// A push begins once nothing was saved for this long. Default 30 ms.
+    pub quiet: Duration,
+    /// A save waits at most this long while others go on. Default 2 s.
+    pub max: Duration,
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        Self {
+            quiet: Duration::from_millis(30),
+            max: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Why a push begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushCause {
+    /// The watch begins.
+    Start,
+    /// Something was saved.
+    Saved,
+    /// The agent came back with another tree than it had, or without any.
+    AgentChanged,
+}
+
+/// What a watch comes to, as it happens.
+///
+/// A push is [`WatchEvent::Pushing`], any number of [`WatchEvent::Progress`], and one of
+/// [`WatchEvent::Pushed`], [`WatchEvent::Unchanged`], [`WatchEvent::Rejected`] and
+/// [`WatchEvent::Failed`]. A failure that says `again` is not the end: the push goes on being tried,
+/// in silence, until it comes to one of the others.
+#[derive(Clone, Debug)]
+pub enum WatchEvent {
+    /// From here on saves are heard of.
+    Watching {
+        /// The directory.
+        root: PathBuf,
+        /// How many directories in it are watched, itself included.
+        directories: u64,
+    },
+    /// Saves can't be heard of: the directory is scanned every so often instead.
+    Polling {
+        /// Why, and what to do about it.
+        cause: String,
+        /// How long it is between two scans.
+        interval: Duration,
+    },
+    /// A push begins, with a scan.
+    Pushing {
+        /// Why.
+        cause: PushCause,
+    },
+    /// How far it is.
+    Progress(Progress),
+    /// It ended with a report, which may be that of a failure.
+    Pushed {
+        /// How it ended.
+        report: Box<PushReport>,
+        /// From the first save that it carries to its begin; `None` if nothing was saved.
+        since_save: Option<Duration>,
+    },
+    /// There was nothing to push: what was saved is what was there before, or is not pushed.
+    Unchanged,
+    /// What was saved is the version that was rolled back or refused before; it isn't sent again
+    /// until it changes. Told once for a version.
+    Rejected,
+    /// A push could not be made.
+    Failed {
+        /// Why.
+        error: Arc<ClientError>,
+        /// Whether it is tried again by itself (the agent can't be reached). Otherwise it waits for
+        /// the next save.
+        again: bool,
+    },
+    /// The way to the agent was lost. What is saved from here on is pushed once it is back.
+    AgentLost,
+    /// The way to the agent is there again.
+    AgentBack,
+    /// The root isn't there any more. Nothing is pushed, and so nothing is deleted.
+    RootGone {
+        /// Where it was.
+        root: PathBuf,
+    },
+    /// The root is there again.
+    RootBack {
+        /// Where.
+        root: PathBuf,
+    },
+}
+
+impl Client {
+    /// Pushes `request.root` now and whenever something in it was saved, until the future is
+    /// dropped. Goes on through failures, lost connections and a root that is gone for a while.
+    ///
+    /// `observer` is called between other work of the watch, and must not block.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`] only for what gets better neither by waiting nor by saving: wrong
+    /// credentials, another version, a link that can't be used, a root that isn't there at the very
+    /// start.
+    pub async fn watch(
+        &self,
+        request: &PushRequest,
+        options: &WatchOptions,
+        observer: &(dyn Fn(WatchEvent) + Send + Sync),
+    ) -> Result<Infallible, ClientError> {
+        let (told, mut presence) = watch::channel(None);
+        let mut shell = Shell::new(self, request, options, observer)?;
+        tokio::select! {
+            error = presence::follow(self, &told) => Err(error),
+            error = Box::pin(shell.run(&mut presence)) => Err(error),
+        }
+    }
+}
+
+impl ClientError {
+    /// Tells whether neither waiting nor saving makes it better.
+    fn is_final(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Credentials | ErrorKind::Usage) || self.code() == "version"
+    }
+}

@@ -1,0 +1,459 @@
+//! The shell around the schedule: it hears events, scans, pushes and tells.
+
+use std::{
+    future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use patchwire_transport::random_u64;
+use patchwire_tree::{ScanProgress, StatCache};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, sleep_until},
+};
+
+use super::{
+    WatchEvent, WatchOptions,
+    events::{self, Events, EventsError, Happened, Watches},
+    look::{Identity, Look, Outcome, Seen, identity},
+    schedule::{Ended, Input, Output, Presence, Schedule, Standing, Tell, Verdict},
+};
+use crate::{
+    connect::Client,
+    error::ClientError,
+    push::{Origin, PushEnd, Scanned, scanning},
+    report::{PushReport, ReportStatus},
+    request::{Progress, PushRequest},
+};
+
+/// How often to look whether the root is still the directory that is watched.
+const ROOT_CHECK: Duration = Duration::from_secs(1);
+
+/// The shortest time between two scans where saves can't be heard of.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many times as long as a scan takes it is between two of them then.
+const SCAN_SHARE: u32 = 10;
+
+/// How often to try to hear of saves again.
+const HEAR_AGAIN: Duration = Duration::from_secs(60);
+
+type Observer<'a> = &'a (dyn Fn(WatchEvent) + Send + Sync);
+type Work<'a> = Pin<Box<dyn Future<Output = Done> + Send + 'a>>;
+
+/// What work came to.
+enum Done {
+    Looked(Box<(Look, Seen)>),
+    Pushed(Result<PushEnd, ClientError>),
+}
+
+/// How saves are heard of.
+#[derive(Debug)]
+enum Hearing {
+    Events(Events),
+    /// They are not: it is looked for them at an interval.
+    Polling {
+        next: Instant,
+        hear_at: Instant,
+    },
+}
+
+/// What was told of how saves are heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Introduced {
+    Not,
+    Watching,
+    Polling,
+}
+
+pub(super) struct Shell<'a> {
+    client: &'a Client,
+    request: &'a PushRequest,
+    observer: Observer<'a>,
+    origin: Arc<Origin>,
+    schedule: Schedule,
+    hearing: Hearing,
+    /// The root's, while it is there.
+    identity: Option<Identity>,
+    /// While no look is under way.
+    look: Option<Look>,
+    /// Watches for the next look, if those it has are not right any more.
+    fresh: Option<Option<Watches>>,
+    /// What was told of how saves are heard of.
+    introduced: Introduced,
+    interval: Duration,
+    found: Option<Scanned>,
+    report: Option<Box<PushReport>>,
+    error: Option<Arc<ClientError>>,
+}
+
+impl<'a> Shell<'a> {
+    pub(super) fn new(
+        client: &'a Client,
+        request: &'a PushRequest,
+        options: &WatchOptions,
+        observer: Observer<'a>,
+    ) -> Result<Self, ClientError> {
+        let origin = Arc::new(Origin::new(client, request)?);
+        let root = &origin.root;
+        let identity = identity(root).map_err(|source| ClientError::Root {
+            root: root.clone(),
+            source,
+        })?;
+        let look = Look {
+            root: root.clone(),
+            options: request.scan.clone(),
+            memory: Arc::clone(&origin.memory),
+            cache: StatCache::load(&origin.memory.stat_cache()),
+            watches: None,
+        };
+        let now = Instant::now();
+        let mut shell = Self {
+            client,
+            request,
+            observer,
+            schedule: Schedule::new(*options, now),
+            hearing: Hearing::Polling {
+                next: now,
+                hear_at: now,
+            },
+            identity: Some(identity),
+            look: Some(look),
+            fresh: None,
+            introduced: Introduced::Not,
+            interval: SHORTEST_INTERVAL,
+            found: None,
+            report: None,
+            error: None,
+            origin,
+        };
+        shell.listen();
+        Ok(shell)
+    }
+
+    /// Watches until an error that gets better neither by waiting nor by saving.
+    pub(super) async fn run(
+        &mut self,
+        presence: &mut watch::Receiver<Option<Presence>>,
+    ) -> ClientError {
+        let mut work: Option<Work<'a>> = None;
+        let mut root_check = interval(ROOT_CHECK);
+        root_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            while let Some(output) = self.schedule.poll_output() {
+                if let Some(begun) = self.perform(output) {
+                    work = Some(begun);
+                }
+            }
+            let due = self.schedule.poll_timeout();
+            let poll = match &self.hearing {
+                Hearing::Polling { next, .. } => Some(*next),
+                Hearing::Events(_) => None,
+            };
+            tokio::select! {
+                happened = next(&self.hearing) => match happened {
+                    Ok(happened) => {
+                        if happened == Happened::Directories {
+                            self.check_root();
+                        }
+                        self.input(Input::Saved);
+                    }
+                    Err(source) => {
+                        let path = self.origin.root.clone();
+                        self.go_deaf(&EventsError::Other { path, source });
+                    }
+                },
+                done = working(&mut work) => {
+                    work = None;
+                    if let Some(error) = self.done(done) {
+                        return error;
+                    }
+                }
+                Ok(()) = presence.changed() => {
+                    let presence = *presence.borrow_and_update();
+                    if let Some(presence) = presence {
+                        self.input(Input::Agent(presence));
+                    }
+                }
+                () = at(due) => self.schedule.handle_timeout(Instant::now()),
+                () = at(poll) => self.poll(),
+                _ = root_check.tick() => self.check_root(),
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.schedule.handle_input(input, Instant::now());
+    }
+
+    fn tell(&self, event: WatchEvent) {
+        (self.observer)(event);
+    }
+
+    fn perform(&mut self, output: Output) -> Option<Work<'a>> {
+        match output {
+            Output::Scan { heed_git, silent } => Some(self.begin_look(heed_git, silent)),
+            Output::Push => Some(self.begin_push()),
+            Output::Tell(tell) => {
+                self.perform_tell(tell);
+                None
+            }
+        }
+    }
+
+    fn begin_look(&mut self, heed_git: bool, silent: bool) -> Work<'a> {
+        // It could be another directory since the last check.
+        self.check_root();
+        let observer = self.observer;
+        let mut look = self.look.take().expect("one look is under way at a time");
+        if let Some(watches) = self.fresh.take() {
+            look.watches = watches;
+        }
+        Box::pin(async move {
+            let told = |step| {
+                if !silent {
+                    observer(WatchEvent::Progress(step));
+                }
+            };
+            let work = move |progress: &(dyn Fn(ScanProgress) + Sync)| {
+                let seen = look.look(heed_git, progress);
+                Done::Looked(Box::new((look, seen)))
+            };
+            scanning(&told, work).await
+        })
+    }
+
+    fn begin_push(&mut self) -> Work<'a> {
+        let (client, request, observer) = (self.client, self.request, self.observer);
+        let origin = Arc::clone(&self.origin);
+        let found = self.found.take().expect("a push follows a scan");
+        Box::pin(async move {
+            let told = |step: Progress| observer(WatchEvent::Progress(step));
+            let pushed = client.push_scanned(&origin, request, found, &told);
+            Done::Pushed(Box::pin(pushed).await)
+        })
+    }
+
+    fn perform_tell(&mut self, tell: Tell) {
+        let root = || self.origin.root.clone();
+        let event = match tell {
+            Tell::Pushing(cause) => WatchEvent::Pushing { cause },
+            Tell::Report { since_save } => match self.report.take() {
+                Some(report) => WatchEvent::Pushed { report, since_save },
+                None => return,
+            },
+            Tell::Unchanged => WatchEvent::Unchanged,
+            Tell::Rejected => WatchEvent::Rejected,
+            Tell::Failed { again } => match self.error.clone() {
+                Some(error) => WatchEvent::Failed { error, again },
+                None => return,
+            },
+            Tell::AgentLost => WatchEvent::AgentLost,
+            Tell::AgentBack => WatchEvent::AgentBack,
+            Tell::RootGone => WatchEvent::RootGone { root: root() },
+            Tell::RootBack => WatchEvent::RootBack { root: root() },
+        };
+        self.tell(event);
+    }
+
+    /// Takes in what work came to. An error ends the watch.
+    fn done(&mut self, done: Done) -> Option<ClientError> {
+        match done {
+            Done::Looked(looked) => {
+                let (look, seen) = *looked;
+                self.looked(look, seen);
+                None
+            }
+            Done::Pushed(Ok(PushEnd::Reported { report, epoch })) => {
+                let ended = answered(&report, epoch);
+                self.report = Some(report);
+                self.input(Input::Ended(ended));
+                None
+            }
+            Done::Pushed(Ok(PushEnd::Changed(path))) => {
+                self.error = Some(Arc::new(ClientError::Unsettled { path }));
+                self.input(Input::Ended(Ended::Changed));
+                None
+            }
+            Done::Pushed(Err(error)) if error.is_final() => Some(error),
+            Done::Pushed(Err(error)) => {
+                // A root that is gone explains what can't be read, and is told first.
+                self.check_root();
+                let ended = match &error {
+                    error if error.is_passing() => Ended::Unreachable { random: random() },
+                    ClientError::Empty { .. } | ClientError::DeletesTooMuch { .. } => {
+                        Ended::Refused
+                    }
+                    _ => Ended::Failed,
+                };
+                self.error = Some(Arc::new(error));
+                self.input(Input::Ended(ended));
+                None
+            }
+        }
+    }
+
+    fn looked(&mut self, look: Look, seen: Seen) {
+        self.interval = SHORTEST_INTERVAL.max(seen.took * SCAN_SHARE);
+        let directories = look.watches.as_ref().map_or(0, Watches::len);
+        self.look = Some(look);
+        if let Some(error) = &seen.deaf {
+            self.go_deaf(error);
+        } else if self.introduced != Introduced::Watching && directories > 0 && self.fresh.is_none()
+        {
+            self.introduced = Introduced::Watching;
+            let root = self.origin.root.clone();
+            self.tell(WatchEvent::Watching { root, directories });
+        }
+        // Of a root that was exchanged meanwhile nobody knows what was seen.
+        let there = self.identity;
+        self.check_root();
+        if there != self.identity {
+            return self.input(Input::PutOff { git_at_work: false });
+        }
+        match seen.outcome {
+            Outcome::Busy => self.input(Input::PutOff { git_at_work: true }),
+            Outcome::Found {
+                scan,
+                started,
+                git_at_work,
+            } => {
+                let target = scan.manifest.root();
+                self.found = Some(Scanned { scan, started });
+                self.input(Input::Found {
+                    target,
+                    git_at_work,
+                });
+            }
+            Outcome::Failed(source) => {
+                let root = self.origin.root.clone();
+                let error = ClientError::Scan { root, source };
+                let news = self
+                    .error
+                    .as_ref()
+                    .is_none_or(|last| said(last) != said(&error));
+                self.error = Some(Arc::new(error));
+                let again = self.interval;
+                self.input(Input::ScanFailed { news, again });
+            }
+        }
+    }
+
+    /// Looks whether the root is still the directory that is watched, and tells what became of it.
+    fn check_root(&mut self) {
+        let now = identity(&self.origin.root).ok();
+        if now == self.identity {
+            return;
+        }
+        if self.identity.take().is_some() {
+            self.input(Input::RootGone);
+        }
+        if now.is_some() {
+            self.identity = now;
+            self.listen();
+            self.input(Input::RootBack);
+        }
+    }
+
+    /// Begins to hear of saves, from the next look on.
+    fn listen(&mut self) {
+        match events::listen(&self.origin.root) {
+            Ok((events, watches)) => {
+                self.hearing = Hearing::Events(events);
+                self.fresh = Some(Some(watches));
+                if self.introduced == Introduced::Watching {
+                    self.introduced = Introduced::Not;
+                }
+            }
+            Err(error) => self.go_deaf(&error),
+        }
+    }
+
+    fn go_deaf(&mut self, error: &EventsError) {
+        let now = Instant::now();
+        self.hearing = Hearing::Polling {
+            next: now + self.interval,
+            hear_at: now + HEAR_AGAIN,
+        };
+        self.fresh = Some(None);
+        if self.introduced != Introduced::Polling {
+            self.introduced = Introduced::Polling;
+            self.tell(WatchEvent::Polling {
+                cause: error.to_string(),
+                interval: self.interval,
+            });
+        }
+    }
+
+    /// Looks for what was saved, where that can't be heard.
+    fn poll(&mut self) {
+        let now = Instant::now();
+        if let Hearing::Polling { next, hear_at } = &mut self.hearing {
+            *next = now + self.interval;
+            if *hear_at <= now {
+                *hear_at = now + HEAR_AGAIN;
+                self.listen();
+            }
+        }
+        self.input(Input::Poll);
+    }
+}
+
+/// The next that happens, if anything can be heard.
+async fn next(hearing: &Hearing) -> std::io::Result<Happened> {
+    match hearing {
+        Hearing::Events(events) => events.next().await,
+        Hearing::Polling { .. } => future::pending().await,
+    }
+}
+
+async fn working(work: &mut Option<Work<'_>>) -> Done {
+    match work {
+        Some(work) => work.await,
+        None => future::pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => future::pending().await,
+    }
+}
+
+fn random() -> u64 {
+    random_u64().unwrap_or(0)
+}
+
+/// An error with its causes, to tell whether it is another one.
+fn said(error: &ClientError) -> String {
+    let mut said = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        said.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    said
+}
+
+/// What a report says of the tree that was pushed.
+fn answered(report: &PushReport, epoch: Option<u64>) -> Ended {
+    let code = report.error.as_ref().map(|error| &*error.code);
+    let verdict = match report.status {
+        ReportStatus::Unknown => return Ended::Unanswered { random: random() },
+        // It says nothing of the tree: the way was too slow.
+        ReportStatus::Failed if matches!(code, Some("expired" | "stalled")) => {
+            return Ended::Unanswered { random: random() };
+        }
+        ReportStatus::Done | ReportStatus::NoChanges => Verdict::Stands,
+        ReportStatus::Failed | ReportStatus::RolledBack => Verdict::Bad,
+        ReportStatus::Conflict => Verdict::Refused,
+    };
+    let standing = epoch.zip(report.root).map(|(epoch, root)| Standing {
+        epoch,
+        root: Some(root),
+    });
+    Ended::Answered { verdict, standing }
+}
