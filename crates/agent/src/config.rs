@@ -1,6 +1,6 @@
 //! What an agent is told to do, validated.
 
-use std::{ffi::OsString, fmt, path::PathBuf, time::Duration};
+use std::{ffi::OsString, fmt, io, path::PathBuf, time::Duration};
 
 use patchwire_protocol::app::{ReadyCheck, Reload};
 use patchwire_transport::{DeploymentLink, LinkSource, LinkSourceError};
@@ -64,18 +64,24 @@ pub struct GuardCommand {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No link.
-    #[error("no link: give --link @FILE, or set PATCHWIRE_LINK_FILE; `patchwire link` makes one")]
+    #[error(
+        "no link: give --link @FILE, or set PATCHWIRE_LINK_FILE; `patchwire link --agent` prints one \
+         at the developer's machine"
+    )]
     NoLink,
     /// The link is none.
     #[error("the link can't be used")]
     Link(#[from] LinkSourceError),
-    /// The directory isn't there.
-    #[error("can't find the root {}", root.display())]
+    /// The root isn't there, or no directory.
+    #[error(
+        "“{}” can't be the root: make that directory, or name another with --root",
+        root.display()
+    )]
     Root {
         /// The directory.
         root: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -95,9 +101,14 @@ impl Config {
             .filter(|link| !link.is_empty())
             .or(args.link_file.map(LinkSource::File))
             .ok_or(ConfigError::NoLink)?;
+        let directory = |path: PathBuf| match path.metadata()?.is_dir() {
+            true => Ok(path),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        };
         let root = args
             .root
             .canonicalize()
+            .and_then(directory)
             .map_err(|source| ConfigError::Root {
                 root: args.root.clone(),
                 source,

@@ -39,8 +39,8 @@ pub struct AppLock(File);
 pub enum LockError {
     /// Another agent, or the guard of one that was killed, still holds it.
     #[error(
-        "{} is still locked after {}: another agent runs on this state directory, or the app of \
-         one that was killed cannot be ended",
+        "“{}” is still locked after {}: another agent runs on this state directory, or the app of \
+         one that was killed cannot be ended; end that, or give this agent another --root",
         path.display(), humantime::format_duration(*.waited)
     )]
     Held {
@@ -50,7 +50,7 @@ pub enum LockError {
         waited: Duration,
     },
     /// The file cannot be opened or locked.
-    #[error("cannot lock {}", path.display())]
+    #[error("cannot lock “{}”: the state directory has to be writable, or choose another with --state", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -92,7 +92,10 @@ pub async fn wait_for_previous(state_dir: &Path, patience: Duration) -> Result<A
         Err(TryLockError::WouldBlock) => {}
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
-    tracing::info!("waiting for the previous app to end");
+    tracing::info!(
+        lock = %path.display(),
+        "another agent runs here, or the app of one that was killed: waiting for it to end"
+    );
     // A thread, as no descriptor tells of a lock; detached, so that it holds up nobody's exit. If
     // nobody waits any more when it gets the lock, that is dropped with the message.
     let (sender, locked) = oneshot::channel();

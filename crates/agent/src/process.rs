@@ -71,7 +71,10 @@ pub enum SpawnError {
     #[error("the command is empty")]
     Empty,
     /// The system refused.
-    #[error("cannot start “{}” in {}", program.display().to_string().escape_debug(), root.display())]
+    #[error(
+        "cannot start “{}” in {}: is it installed on this machine, and executable?",
+        program.display().to_string().escape_debug(), root.display()
+    )]
     Spawn {
         /// The program, as it was given.
         program: PathBuf,
@@ -369,7 +372,10 @@ mod tests {
         let mut launch = shell("");
         launch.command = vec!["./no-such\nprogram".into()];
         let error = launch.spawn().unwrap_err();
-        assert_eq!(error.to_string(), r"cannot start “./no-such\nprogram” in /");
+        assert_eq!(
+            error.to_string(),
+            r"cannot start “./no-such\nprogram” in /: is it installed on this machine, and executable?"
+        );
         launch.command.clear();
         assert!(matches!(launch.spawn(), Err(SpawnError::Empty)));
     }

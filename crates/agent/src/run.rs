@@ -2,7 +2,8 @@
 //! there is a way to the relay.
 
 use std::{
-    fs::DirBuilder, io, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc, time::Duration,
+    fs::DirBuilder, io, os::unix::fs::DirBuilderExt, path::PathBuf, pin::pin, sync::Arc,
+    time::Duration,
 };
 
 use patchwire_transport::{
@@ -49,7 +50,10 @@ pub enum RunError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The state directory can't be made.
-    #[error("can't make the state directory {}", path.display())]
+    #[error(
+        "can't make the state directory “{}”: choose another with --state, on the root's file system",
+        path.display()
+    )]
     State {
         /// The directory.
         path: PathBuf,
@@ -91,7 +95,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             path: state.clone(),
             source,
         })?;
-    let lock = wait_for_previous(&state, PREVIOUS_APP).await?;
+    let mut shutdown = pin!(shutdown);
+    let lock = tokio::select! {
+        lock = wait_for_previous(&state, PREVIOUS_APP) => lock?,
+        () = &mut shutdown => return Ok(()),
+    };
     let (store, recovery) = {
         let (root, state) = (root.clone(), state.clone());
         let opened = tokio::task::spawn_blocking(move || Store::open(&root, &state, random()));
@@ -128,7 +136,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             deployment.boot().await;
             std::future::pending::<()>().await;
         } => {}
-        () = shutdown => tracing::info!("ending"),
+        () = &mut shutdown => tracing::info!("ending"),
     }
     // What is being applied is of one piece, and most often ends soon. No other push begins then.
     let _turn = timeout(LAST_PUSH, deployment.turn()).await;

@@ -328,7 +328,11 @@ async fn a_check_that_fails_leaves_the_app_to_the_caller() {
 async fn an_app_that_cannot_be_started_is_not_ready() {
     let app = app(&["./missing"], Path::new("/"), GRACE);
     let error = app.start(None, NO_ENV, OnExit::Hold).await.unwrap_err();
-    assert_eq!(error.to_string(), "cannot start “./missing” in /");
+    let said = error.to_string();
+    assert!(
+        said.starts_with("cannot start “./missing” in /: is it installed"),
+        "{said}"
+    );
     let not_ready = app.verify(&check("alive:0s"), LONG).await;
     assert!(
         matches!(not_ready, Err(NotReady::NotStarted { .. })),

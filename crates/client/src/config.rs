@@ -41,9 +41,12 @@ use patchwire_protocol::{
 };
 use patchwire_transport::DeploymentLink;
 use patchwire_tree::{ScanOptions, SymlinkPolicy};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub mod bifrost;
+mod mistake;
+pub mod schema;
 
 /// The name of the configuration file.
 pub const FILE_NAME: &str = "patchwire.toml";
@@ -63,37 +66,52 @@ pub struct Project {
 }
 
 /// The keys of `patchwire.toml`. What isn't given there is `None`, empty or the default.
-#[derive(Clone, Debug, Default, Deserialize)]
+///
+/// The descriptions of the fields are those of the file's [schema](schema::schema).
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The app's name; a link has to agree with it.
     #[serde(default, deserialize_with = "parsed")]
+    #[schemars(schema_with = "schema::name")]
     pub app: Option<Name>,
     /// The deployment's name; a link has to agree with it.
     #[serde(default, deserialize_with = "parsed")]
+    #[schemars(schema_with = "schema::name")]
     pub deployment: Option<Name>,
     /// The directory to push, relative to the file.
-    pub root: Option<PathBuf>,
-    /// Patterns of ignored files to send all the same.
     #[serde(default)]
+    #[schemars(with = "String", extend("default" = "."))]
+    pub root: Option<PathBuf>,
+    /// Patterns of ignored files to send all the same, as in .gitignore.
+    #[serde(default)]
+    #[schemars(example = ["dist/app.css"])]
     pub include: Vec<String>,
     /// Patterns of files not to send, on top of the ignore files.
     #[serde(default)]
+    #[schemars(example = ["*.sqlite3"])]
     pub ignore: Vec<String>,
-    /// Where symbolic links may point: `inside` the root or `any`where.
+    /// Where symbolic links may point: inside the root or anywhere.
     #[serde(default, deserialize_with = "symlinks")]
+    #[schemars(schema_with = "schema::symlinks")]
     pub symlinks: SymlinkPolicy,
-    /// How the app takes up a push.
+    /// How the app takes up a push: restart, signal:NAME, command:TEXT or none. The agent's own
+    /// flag goes before it.
     #[serde(default, deserialize_with = "parsed")]
+    #[schemars(schema_with = "schema::reload")]
     pub reload: Option<Reload>,
-    /// When the app counts as ready.
+    /// When the app counts as ready: http://HOST:PORT/PATH (any 2xx), tcp:PORT, command:TEXT,
+    /// alive:DURATION or auto, seen from the app's machine. The agent's own flag goes before it.
     #[serde(default, deserialize_with = "parsed")]
+    #[schemars(schema_with = "schema::ready")]
     pub ready: Option<ReadyCheck>,
-    /// How long that may take, at most [`limits::READY_TIMEOUT`].
+    /// How long the app may take to be ready, at most 10m.
     #[serde(default, deserialize_with = "ready_timeout")]
+    #[schemars(schema_with = "schema::duration", extend("default" = "30s", "examples" = ["30s", "2m"]))]
     pub ready_timeout: Option<Duration>,
     /// Variables for the app, where `${NAME}` stands for one of the developer's own.
     #[serde(default)]
+    #[schemars(extend("examples" = [{"DATABASE_URL": "${DATABASE_URL}"}]))]
     pub env: BTreeMap<String, String>,
     /// When saved files are pushed.
     #[serde(default)]
@@ -101,14 +119,16 @@ pub struct Settings {
 }
 
 /// When saved files are pushed, as far as the file says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WatchSettings {
     /// A push begins once nothing was saved for this long.
     #[serde(default, deserialize_with = "duration")]
+    #[schemars(schema_with = "schema::duration", extend("default" = "30ms"))]
     pub quiet_time: Option<Duration>,
     /// A save waits at most this long while others go on.
     #[serde(default, deserialize_with = "duration")]
+    #[schemars(schema_with = "schema::duration", extend("default" = "2s"))]
     pub max_wait: Option<Duration>,
 }
 
@@ -116,7 +136,7 @@ pub struct WatchSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The directory to push is none.
-    #[error("“{}” can't be pushed", path.display())]
+    #[error("“{}” can't be pushed: name the app's directory with --root, or as root in patchwire.toml", path.display())]
     Root {
         /// The directory.
         path: PathBuf,
@@ -313,8 +333,10 @@ impl Settings {
             Some(root) => format!("root = {}", toml::Value::from(root)),
             None => "# root = \".\"                     # relative to this file".to_owned(),
         };
+        let schema = schema::URL;
         format!(
             "\
+#:schema {schema}
 app = \"{app}\"
 deployment = \"{deployment}\"
 {root}
@@ -344,7 +366,7 @@ deployment = \"{deployment}\"
         toml::from_str(&text).map_err(|error| ConfigError::Invalid {
             path: path.to_owned(),
             line: line_of(&text, error.span()),
-            message: error.message().to_owned(),
+            message: mistake::explained(error.message()),
         })
     }
 }

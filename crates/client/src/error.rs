@@ -42,7 +42,8 @@ pub enum ClientError {
     /// No agent is attached to the deployment.
     #[error(
         "no agent is attached to {app}/{deployment}: start one with `patchwire-agent run --link \
-         @FILE --root DIR -- COMMAND`, the file holding this deployment's link"
+         @FILE --root DIR -- COMMAND` at its machine, where FILE holds what `patchwire link --agent` \
+         prints"
     )]
     NoAgent {
         /// The app.

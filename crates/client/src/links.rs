@@ -68,7 +68,7 @@ pub enum LinksError {
         mode: u32,
     },
     /// The file or directory can't be used.
-    #[error("can't record or look up links in “{}”", path.display())]
+    #[error("can't record or look up links in “{}”: it has to be yours to write", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,

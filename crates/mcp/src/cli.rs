@@ -3,6 +3,7 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use patchwire_protocol::{
     app::{ReadyCheck, Reload},
     name::Name,
@@ -24,7 +25,7 @@ Examples:
   patchwire push                                bring the app to what this directory holds
   patchwire watch                               do so whenever a file is saved
 
-Exit status: 0 done or nothing to do, 1 the push was refused, failed or rolled back, 2 usage or
+Exit status: 0 done or nothing to do, 1 the push was refused, failed or rolled back, 2 usage or \
 configuration, 3 relay or agent not reachable or the answer unknown, 4 refused for its credentials."
 )]
 pub(crate) struct Cli {
@@ -104,6 +105,12 @@ Examples:
     Mcp,
     /// Makes and applies deltas between files, without relay or agent
     Delta(Delta),
+    /// Prints the JSON schema of patchwire.toml
+    Schema(Schema),
+    /// Prints what completes the command line in a shell
+    Completions(Completions),
+    /// Writes the manual pages of patchwire, patchwire-agent and patchwire-relay
+    Man(Man),
 }
 
 #[derive(Args, Debug)]
@@ -161,12 +168,14 @@ pub(crate) struct Demo {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-What is not given comes from an existing patchwire.toml, then from a .bifrost.json, then from the
-names of the directory and of the user. --link takes a link that there is already, instead of making
-one at the relay.
+What is not given comes from an existing patchwire.toml, then from a .bifrost.json or a link. On a \
+terminal the rest is asked for; with --yes, or elsewhere, it comes from the names of the directory and \
+of the user. A relay's link that lies here in a file *.link is found. --link takes a deployment's link \
+that there is already, instead of making one at the relay.
 
 Examples:
-  patchwire init --relay @relay.link
+  patchwire init
+  patchwire init --yes --relay @relay.link
   patchwire init --app shop --deployment dev-ana --relay @relay.link
   patchwire init --link @deployment.link")]
 pub(crate) struct Init {
@@ -186,14 +195,18 @@ pub(crate) struct Init {
         hide_env_values = true
     )]
     pub(crate) relay: Option<LinkSource>,
+
+    /// Ask nothing: take what suggests itself for what is not given
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Args, Debug)]
 #[command(
     override_usage = "patchwire link APP DEPLOYMENT --relay LINK\n       patchwire link --agent [LINK]",
     after_help = "\
-A deployment link is a secret: who has it may push. What --agent makes of it can act as the agent
-alone, so that a container that is broken into can't push to others. Keep both for your eyes alone
+A deployment link is a secret: who has it may push. What --agent makes of it can act as the agent \
+alone, so that a container that is broken into can't push to others. Keep both for your eyes alone \
 (umask 077), and outside the directory that is pushed.
 
 Examples:
@@ -429,7 +442,7 @@ Examples:
     },
     /// Applies a delta to its basis, and checks the result
     #[command(after_help = "\
-OUT is there whole and verified, or as it was before: a patch that fails leaves nothing behind. With
+OUT is there whole and verified, or as it was before: a patch that fails leaves nothing behind. With \
 the librsync format, which has no digest of the whole file, only what it can tell is verified.
 
 Examples:
@@ -443,6 +456,36 @@ Examples:
         /// Where the target goes, which may be the basis; - for standard output
         out: PathBuf,
     },
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+An editor checks and completes patchwire.toml by it: Even Better TOML (Taplo) takes it from the file's \
+first line, which init writes.
+
+Examples:
+  patchwire schema > patchwire.schema.json")]
+pub(crate) struct Schema {}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  patchwire completions bash > ~/.local/share/bash-completion/completions/patchwire
+  patchwire completions zsh > ~/.zfunc/_patchwire         a directory of zsh's fpath
+  patchwire completions fish > ~/.config/fish/completions/patchwire.fish")]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  patchwire man ~/.local/share/man/man1        then: man patchwire-push")]
+pub(crate) struct Man {
+    /// Where the pages go; it is made if it isn't there
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
 }
 
 impl Command {
@@ -459,7 +502,10 @@ impl Command {
             | Self::Link(_)
             | Self::Join(_)
             | Self::Mcp
-            | Self::Delta(_) => false,
+            | Self::Delta(_)
+            | Self::Schema(_)
+            | Self::Completions(_)
+            | Self::Man(_) => false,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     output,
 };
 
+mod completions;
 mod delta;
 mod demo;
 mod dev;
@@ -19,8 +20,10 @@ mod init;
 mod join;
 mod link;
 mod logs;
+mod man;
 mod mcp;
 mod push;
+mod schema;
 mod status;
 mod watch;
 
@@ -47,7 +50,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failu
     match command {
         Command::Dev(dev) => dev::run(context, dev).await,
         Command::Demo(demo) => demo::run(context, &demo).await,
-        Command::Init(init) => init::run(context, init),
+        Command::Init(init) => init::run(context, init).await,
         Command::Link(link) => link::run(context, link),
         Command::Join(join) => join::run(context, &join),
         Command::Push(push) => push::run(context, push).await,
@@ -56,6 +59,9 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode, Failu
         Command::Logs(logs) => logs::run(context, &logs).await,
         Command::Mcp => mcp::run(context).await,
         Command::Delta(delta) => delta::run(context, delta).await,
+        Command::Schema(_) => Ok(schema::run()),
+        Command::Completions(completions) => Ok(completions::run(&completions)),
+        Command::Man(man) => man::run(&man),
     }
 }
 

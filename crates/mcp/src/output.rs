@@ -69,13 +69,21 @@ pub(crate) fn failure(failure: &Failure, json: bool) -> ExitCode {
     if json {
         print_error(failure.code, &failure.message());
     }
-    complain(&format!("patchwire: {}\n", failure_text(failure)));
+    aside(&format!("patchwire: {}", failure.message()));
     failure.exit_code.into()
 }
 
 /// What went wrong. It may repeat what the agent or the relay said.
 pub(crate) fn failure_text(failure: &Failure) -> String {
-    let message = failure.message();
+    foreign_lines(&failure.message())
+}
+
+/// Says something that is no result. It may repeat what comes from elsewhere.
+pub(crate) fn aside(message: &str) {
+    complain(&(foreign_lines(message) + "\n"));
+}
+
+fn foreign_lines(message: &str) -> String {
     let lines: Vec<_> = message.lines().map(words::foreign).collect();
     lines.join("\n")
 }

@@ -200,7 +200,8 @@ impl fmt::Display for Reload {
 }
 
 impl Signal {
-    const ALL: [Self; 8] = [
+    /// All of them.
+    pub const ALL: [Self; 8] = [
         Self::Hup,
         Self::Int,
         Self::Quit,

@@ -22,7 +22,7 @@ use crate::pipe::Tap;
 #[command(name = "patchwire-relay", version, after_help = EXAMPLES)]
 pub struct Args {
     /// The address and UDP port to listen on; port 0 takes a free one [default: [::]:4433]
-    #[arg(long, value_name = "ADDR:PORT", env = "PATCHWIRE_LISTEN")]
+    #[arg(long, value_name = "ADDR:PORT", env = "PATCHWIRE_LISTEN", value_parser = listen_address)]
     listen: Option<SocketAddr>,
 
     /// What the link says that others reach the relay at [default: the listen address]
@@ -98,6 +98,13 @@ impl Args {
             .with_ansi(colour)
             .init();
     }
+}
+
+/// Parses an address to listen on: names are for `--advertise`.
+fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(
+        |_| "an IP address and a port are needed, like 0.0.0.0:4433, [::]:4433 or 127.0.0.1:0",
+    )
 }
 
 /// How a relay runs.

@@ -35,7 +35,7 @@ pub enum RelayError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The port can't be had.
-    #[error("cannot listen on UDP {address}: is another relay running there?")]
+    #[error("cannot listen on UDP {address}{}", hint(source))]
     Bind {
         /// Where it should have been.
         address: SocketAddr,
@@ -225,6 +225,24 @@ fn advertise(address: SocketAddr) -> Address {
         "the link names 127.0.0.1, fit for this machine only: say --advertise HOST:PORT for others"
     );
     SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())).into()
+}
+
+/// What to do about a port that can't be had.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            ", where a program listens already, perhaps another relay: end it, or choose another \
+             port with --listen"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            ", which is no address of this machine: listen on [::]:PORT, and say with --advertise \
+             where others reach it"
+        }
+        io::ErrorKind::PermissionDenied => {
+            ", which this user may not: choose a port from 1024 with --listen"
+        }
+        _ => ": choose another address with --listen",
+    }
 }
 
 /// Writes the link in the place of an earlier one, and of nothing else: the file's name can come from

@@ -63,7 +63,10 @@ pub struct RelayIdentity {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The state directory or a file in it cannot be read or written.
-    #[error("cannot use “{}” of the relay's state", path.display())]
+    #[error(
+        "cannot use “{}” of the relay's state: make it writable, or choose another directory with --state",
+        path.display()
+    )]
     Io {
         /// The file or directory.
         path: PathBuf,

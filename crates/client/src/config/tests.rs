@@ -83,6 +83,7 @@ fn the_template_is_a_file_with_or_without_its_comments() {
         .map(|line| line.strip_prefix("# ").unwrap_or(line));
     let uncommented: String = uncommented.flat_map(|line| [line, "\n"]).collect();
     for text in [&template, &uncommented] {
+        assert!(text.starts_with(&format!("#:schema {}\n", schema::URL)));
         let settings = settings(text).unwrap();
         assert_eq!(settings.app.as_ref(), Some(&app));
         assert_eq!(settings.deployment.as_ref(), Some(&deployment));
@@ -94,14 +95,42 @@ fn the_template_is_a_file_with_or_without_its_comments() {
 #[test]
 fn what_a_file_can_not_say_is_named_with_its_line() {
     for (file, expected_line, said) in [
-        ("app = \"a\"\nignroe = []", 2, "expected one of `app`"),
-        ("app = \"a\"\nignroe = []", 2, "`ignroe`"),
+        (
+            "app = \"a\"\nignroe = []",
+            2,
+            "unknown key `ignroe`: did you mean `ignore`?",
+        ),
+        (
+            "port = 80",
+            1,
+            "unknown key `port`: the keys here are `app`, `deployment`, `root`",
+        ),
+        (
+            "[watch]\nquiet_tmie = \"1s\"",
+            2,
+            "unknown key `quiet_tmie`: did you mean `quiet_time`?",
+        ),
+        (
+            "[watch]\nignore = []",
+            2,
+            "the keys here are `quiet_time`, `max_wait`",
+        ),
+        ("\"x`, expected `\\u001b\" = 1", 1, "keys here are `app`"),
+        (
+            "symlinks = \"inisde\"",
+            1,
+            "unknown value `inisde`: did you mean `inside`?",
+        ),
         ("\n\napp = \"A B\"", 3, "“A B” is not a name"),
         ("reload = \"reboot\"", 1, "restart, signal:NAME"),
         ("ready = \"udp:1\"", 1, "tcp:PORT"),
         ("ready_timeout = \"2h\"", 1, "at most 10m"),
         ("ready_timeout = \"soon\"", 1, "“soon”"),
-        ("symlinks = \"outside\"", 1, "`inside` or `any`"),
+        (
+            "symlinks = \"outside\"",
+            1,
+            "the values here are `inside`, `any`",
+        ),
         ("app = 1", 1, "expected a string"),
         ("\napp", 2, ""),
     ] {

@@ -1,25 +1,24 @@
 //! `patchwire init`: prepares a directory for pushing.
 
 use std::{
-    env,
-    fs::OpenOptions,
+    env, fs,
     io::{self, IsTerminal, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context as _, anyhow};
-use console::Term;
 use patchwire_client::{
     config::{
-        self, ConfigError, Project, Settings,
+        self, Project, Settings,
         bifrost::{self, Bifrost, name_like},
     },
     links::LinkStore,
 };
-use patchwire_protocol::name::Name;
+use patchwire_protocol::{app::ReadyCheck, name::Name};
 use patchwire_transport::{DeploymentLink, LinkSource, RelayLink};
-use zeroize::Zeroizing;
+use tempfile::Builder;
 
 use crate::{
     cli::Init,
@@ -28,51 +27,78 @@ use crate::{
     output,
 };
 
-pub(crate) fn run(context: &Context, init: Init) -> Result<ExitCode, Failure> {
+mod dialogue;
+mod start;
+
+use dialogue::Dialogue;
+
+pub(crate) async fn run(context: &Context, init: Init) -> Result<ExitCode, Failure> {
     let directory = context.directory()?;
     let directory = match &context.options.root {
         Some(root) => directory.join(root),
         None => directory,
     };
     let directory = config::canonical_directory(&directory)?;
-    let mut plan = Plan::new(&directory)?;
     // A relay that is named makes a new link, whatever link the environment holds.
     let given = match init.relay {
         Some(_) => None,
         None => context.link_options().given()?,
     };
-    plan.choose(&init, given.as_ref())?;
-    let project = plan.project();
     let links = context.links()?;
+    let mut plan = Plan::new(&directory, &init, given, &links)?;
 
-    // The link first: when there is none to be had, nothing is written.
-    let link = match given {
-        Some(link) => link,
-        None => plan.recorded_or_new(&links, &project, init.relay)?,
-    };
-    project.check_link(&link)?;
-    links.record(&project, &link)?;
-    plan.write()?;
-    output::text(&plan.told(&link));
+    let alone = init.yes || !io::stdin().is_terminal() || !io::stderr().is_terminal();
+    let asked = !alone && plan.lacks_something();
+    if asked {
+        let links = links.clone();
+        plan = dialogue::hold(move |dialogue| plan.ask(&dialogue, &links)).await?;
+    }
+    let link = plan.link()?;
+    plan.project().check_link(&link)?;
+    plan.carry_out(&links, &link)?;
+    let secret = asked && io::stdout().is_terminal();
+    output::text(&plan.told(&links, &link, secret));
     Ok(ExitCode::SUCCESS)
 }
 
 /// What is to be written and recorded, and what the user is told of it.
 #[derive(Debug)]
 struct Plan {
+    directory: PathBuf,
     file: PathBuf,
     /// What the file says, where it is there already.
     settings: Option<Settings>,
     bifrost: Option<Bifrost>,
     root: PathBuf,
-    app: Name,
-    deployment: Name,
+    app: Choice,
+    deployment: Choice,
+    /// The link that is given, or recorded for the root.
+    link: Option<DeploymentLink>,
+    /// The relay at which to make one otherwise.
+    relay: Option<RelayLink>,
+    /// The command that starts the app, at its machine.
+    command: Option<String>,
+    /// When it is ready, if that is known.
+    ready: Option<ReadyCheck>,
     notes: Vec<String>,
 }
 
+/// A name, and whether somebody has chosen it.
+#[derive(Debug)]
+struct Choice {
+    name: Name,
+    chosen: bool,
+}
+
 impl Plan {
-    /// Looks at what is in the directory, and takes names from there.
-    fn new(directory: &Path) -> Result<Self, Failure> {
+    /// Takes what the arguments, the files in the directory and a link say, and what suggests itself
+    /// for the rest.
+    fn new(
+        directory: &Path,
+        init: &Init,
+        given: Option<DeploymentLink>,
+        links: &LinkStore,
+    ) -> Result<Self, Failure> {
         let file = directory.join(config::FILE_NAME);
         let settings = file.exists().then(|| Settings::read(&file)).transpose()?;
         let bifrost = match settings {
@@ -93,15 +119,38 @@ impl Plan {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
         let user = context::user().map(|user| format!("dev-{user}"));
-        Ok(Self {
+        let mut plan = Self {
             app: like(&mut notes, app_id, root_name, "app")?,
             deployment: like(&mut notes, deployment_id, user, "dev")?,
+            directory: directory.to_owned(),
             file,
             settings,
             bifrost,
+            command: start::guess(&root),
             root,
+            link: given,
+            relay: None,
+            ready: None,
             notes,
-        })
+        };
+        let recorded = match plan.link {
+            Some(_) => None,
+            None => links.recorded(&plan.project())?,
+        };
+        plan.choose(
+            init,
+            plan.link.clone().or_else(|| recorded.clone()).as_ref(),
+        )?;
+        plan.relay = match &init.relay {
+            Some(LinkSource::File(path)) => Some(plan.relay_in(path)?),
+            Some(relay) => Some(relay.read()?),
+            None if plan.link.is_some() || recorded.is_some() => None,
+            None => plan.find_relay(),
+        };
+        if let Some(recorded) = recorded {
+            plan.keep(recorded, links)?;
+        }
+        Ok(plan)
     }
 
     /// Settles the names: flag, then file, then link, then what the directory suggests.
@@ -111,7 +160,7 @@ impl Plan {
             settings.and_then(|settings| settings.app.clone()),
             settings.and_then(|settings| settings.deployment.clone()),
         ];
-        for (what, flag, of_file, of_link, name) in [
+        for (what, flag, of_file, of_link, choice) in [
             (
                 "app",
                 &init.app,
@@ -135,11 +184,103 @@ impl Plan {
                     self.file.display()
                 )));
             }
-            if let Some(chosen) = flag.as_ref().or(of_file.as_ref()).or(of_link) {
-                *name = chosen.clone();
+            if let Some(name) = flag.as_ref().or(of_file.as_ref()).or(of_link) {
+                choice.name = name.clone();
+                choice.chosen = true;
             }
         }
         Ok(())
+    }
+
+    /// Keeps the link that is recorded for the root, as long as it is for this very deployment.
+    fn keep(&mut self, recorded: DeploymentLink, links: &LinkStore) -> Result<(), Failure> {
+        let relay = self.relay.as_ref();
+        let same_relay = relay.is_none_or(|relay| *relay.expose() == *recorded.relay().expose());
+        if same_relay
+            && *recorded.app() == self.app.name
+            && *recorded.deployment() == self.deployment.name
+        {
+            self.link = Some(recorded);
+            return Ok(());
+        }
+        Err(Failure::usage(anyhow!(
+            "{} uses {recorded}, whose secret is nowhere else: keep the file “{}” and remove it \
+             there, or put another link in its place with `patchwire join`",
+            self.root.display(),
+            links.path(&self.project()).display()
+        )))
+    }
+
+    /// The relay whose link lies in the directory, if there is no doubt which.
+    fn find_relay(&mut self) -> Option<RelayLink> {
+        let entries = fs::read_dir(&self.directory).ok()?;
+        let paths = entries.flatten().map(|entry| entry.path());
+        let mut found = paths
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "link")
+            })
+            .filter(|path| path.is_file())
+            .filter(|path| LinkSource::File(path.clone()).read::<RelayLink>().is_ok());
+        let (path, None) = (found.next()?, found.next()) else {
+            return None;
+        };
+        self.relay_in(&path).ok()
+    }
+
+    /// The relay whose link is in a file.
+    fn relay_in(&mut self, path: &Path) -> Result<RelayLink, Failure> {
+        let relay: RelayLink = LinkSource::File(path.to_owned()).read()?;
+        self.notes
+            .push(format!("took the relay's link from {}", path.display()));
+        if path
+            .canonicalize()
+            .is_ok_and(|path| path.starts_with(&self.root))
+        {
+            self.notes.push(
+                "that is a secret, and would be pushed: move it out of this directory".to_owned(),
+            );
+        }
+        Ok(relay)
+    }
+
+    /// Whether something has to be asked for, or taken as it suggests itself.
+    const fn lacks_something(&self) -> bool {
+        !self.app.chosen || !self.deployment.chosen || (self.link.is_none() && self.relay.is_none())
+    }
+
+    /// Asks for what isn't known, and whether to go on.
+    fn ask(mut self, dialogue: &Dialogue, links: &LinkStore) -> Result<Self, Failure> {
+        for (question, choice) in [
+            ("The app's name", &mut self.app),
+            ("The deployment's name", &mut self.deployment),
+        ] {
+            if !choice.chosen {
+                let default = Some(choice.name.as_str());
+                choice.name = dialogue.ask(question, default, parsed::<Name>)?;
+            }
+        }
+        if self.link.is_none() && self.relay.is_none() {
+            let question = "The relay's link, or @FILE that holds it (what you type is not shown)";
+            let relay = dialogue.ask_hidden(question, relay_in_answer)?;
+            self.relay = Some(relay);
+        }
+        let question = "The command that starts the app, on its machine";
+        let command = dialogue.ask(question, self.command.as_deref(), parsed::<String>)?;
+        self.command = Some(command).filter(|command| !command.is_empty());
+        let question = "Its readiness check, as http://127.0.0.1:8000/health, or nothing";
+        self.ready = dialogue.ask(question, None, |answer| match answer {
+            "" => Ok(None),
+            answer => parsed(answer).map(Some),
+        })?;
+        // Made once, so that what is asked about is what is recorded.
+        let link = self.link()?;
+        output::aside(&self.announced(links, &link)?);
+        self.link = Some(link);
+        match dialogue.confirm("Go on?")? {
+            true => Ok(self),
+            false => Err(Failure::failed("declined", anyhow!("nothing is written"))),
+        }
     }
 
     /// What the directory will be.
@@ -148,55 +289,35 @@ impl Plan {
             root: self.root.clone(),
             file: Some(self.file.clone()),
             settings: Settings {
-                app: Some(self.app.clone()),
-                deployment: Some(self.deployment.clone()),
+                app: Some(self.app.name.clone()),
+                deployment: Some(self.deployment.name.clone()),
                 ..Settings::default()
             },
         }
     }
 
-    /// The link that is recorded for this very deployment, or a new one at the relay.
-    fn recorded_or_new(
-        &self,
-        links: &LinkStore,
-        project: &Project,
-        relay: Option<LinkSource>,
-    ) -> Result<DeploymentLink, Failure> {
-        let recorded = links.recorded(project)?;
-        let relay: Option<RelayLink> = match (relay, &recorded) {
-            (Some(relay), _) => Some(relay.read()?),
-            (None, Some(_)) => None,
-            (None, None) => Some(ask_for_relay()?),
-        };
-        let Some(recorded) = recorded else {
-            let relay = relay.ok_or_else(no_relay)?;
-            return Ok(DeploymentLink::mint(
-                &relay,
-                self.app.clone(),
-                self.deployment.clone(),
-            )?);
-        };
-        let same_relay = relay.is_none_or(|relay| *relay.expose() == *recorded.relay().expose());
-        if same_relay && *recorded.app() == self.app && *recorded.deployment() == self.deployment {
-            return Ok(recorded);
+    /// The link to use, which is a new one if there is none.
+    fn link(&self) -> Result<DeploymentLink, Failure> {
+        match (&self.link, &self.relay) {
+            (Some(link), _) => Ok(link.clone()),
+            (None, Some(relay)) => {
+                let (app, deployment) = (self.app.name.clone(), self.deployment.name.clone());
+                Ok(DeploymentLink::mint(relay, app, deployment)?)
+            }
+            (None, None) => Err(Failure::usage(anyhow!(
+                "the relay's link is needed: patchwire init --relay @FILE, with the file that \
+                 `patchwire-relay --link-file FILE` writes"
+            ))),
         }
-        Err(Failure::usage(anyhow!(
-            "{} uses {recorded}, whose secret is nowhere else: keep the file “{}” and remove it \
-             there, or put another link in its place with `patchwire join`",
-            self.root.display(),
-            links.path(project).display()
-        )))
     }
 
-    fn write(&self) -> Result<(), Failure> {
-        if self.settings.is_some() {
-            return Ok(());
-        }
-        let beside = self.file.parent();
-        let root = match beside.map(|beside| (self.root.strip_prefix(beside), beside)) {
-            Some((_, beside)) if beside == self.root => None,
-            Some((Ok(inside), _)) => Some(inside),
-            _ => Some(self.root.as_path()),
+    /// The text of the configuration file.
+    fn text(&self) -> Result<String, Failure> {
+        let beside = &self.directory;
+        let root = match self.root.strip_prefix(beside) {
+            Ok(inside) if inside.as_os_str().is_empty() => None,
+            Ok(inside) => Some(inside),
+            Err(_) => Some(self.root.as_path()),
         };
         let root = root.map(|root| {
             root.to_str().with_context(|| {
@@ -207,18 +328,78 @@ impl Plan {
             })
         });
         let root = root.transpose().map_err(Failure::usage)?;
-        let text = Settings::template(&self.app, &self.deployment, root);
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&self.file)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .with_context(|| format!("can't write “{}”", self.file.display()))
+        Ok(Settings::template(
+            &self.app.name,
+            &self.deployment.name,
+            root,
+        ))
+    }
+
+    /// What is going to be written, and where.
+    fn announced(&self, links: &LinkStore, link: &DeploymentLink) -> Result<String, Failure> {
+        let mut lines = vec![String::new()];
+        lines.extend(self.notes.iter().cloned());
+        let file = self.file.display();
+        match &self.settings {
+            Some(_) => lines.push(format!("{file} is there and stays as it is.")),
+            None => {
+                lines.push(format!("{file} will be:"));
+                let text = self.text()?;
+                lines.extend(text.lines().map(|line| format!("    {line}")));
+            }
+        }
+        let recorded = links.path(&self.project());
+        lines.push(format!(
+            "A link, {link}, will be recorded in {}.",
+            recorded.display()
+        ));
+        Ok(lines.join("\n"))
+    }
+
+    /// Writes the file, and records the link.
+    fn carry_out(&self, links: &LinkStore, link: &DeploymentLink) -> Result<(), Failure> {
+        // The file first: of two that do this at once, one finds it there, and leaves the other's
+        // link alone.
+        let written = match self.settings {
+            Some(_) => false,
+            None => {
+                self.write()?;
+                true
+            }
+        };
+        links.record(&self.project(), link).inspect_err(|_| {
+            if written {
+                // Why the link can't be recorded is what there is to say.
+                let _ = fs::remove_file(&self.file);
+            }
+        })?;
+        Ok(())
+    }
+
+    fn write(&self) -> Result<(), Failure> {
+        let text = self.text()?;
+        let write = || {
+            // As any file that is made: less what the umask takes away.
+            let mut file = Builder::new()
+                .permissions(fs::Permissions::from_mode(0o666))
+                .tempfile_in(&self.directory)?;
+            file.write_all(text.as_bytes())?;
+            file.persist_noclobber(&self.file)?;
+            Ok::<_, io::Error>(())
+        };
+        write()
+            .with_context(|| {
+                let file = self.file.display();
+                match self.file.exists() {
+                    true => format!("“{file}” was made meanwhile: run `patchwire init` again"),
+                    false => format!("can't write “{file}”"),
+                }
+            })
             .map_err(|error| Failure::new(2, "config", error))
     }
 
     /// What was done, and what is next.
-    fn told(&self, link: &DeploymentLink) -> String {
+    fn told(&self, links: &LinkStore, link: &DeploymentLink, secret: bool) -> String {
         let mut lines = self.notes.clone();
         if self.bifrost.is_some() {
             lines.push(format!(
@@ -238,19 +419,56 @@ impl Plan {
             Some(_) => format!("kept {file}"),
             None => format!("wrote {file}"),
         });
-        lines.push(format!("{} uses {link}", self.root.display()));
-        lines.push(
-            "
-For the agent, make a link that can't push, outside this directory, and take it to the app's machine:
+        let recorded = links.path(&self.project());
+        lines.push(format!(
+            "{} uses {link}, recorded in {}",
+            self.root.display(),
+            recorded.display()
+        ));
+        lines.push(String::new());
+        let agent = self.agent_command();
+        lines.push(match secret {
+            true => format!(
+                "\
+ON THE APP'S MACHINE (this holds a SECRET: who has the link can be this
+deployment's agent, though not push), in a shell, in the directory that the
+app runs in:
+
+(umask 077; cat > ~/agent.link) <<'END'
+{}
+END
+{agent}
+
+THEN, FROM HERE:
+
+patchwire push
+",
+                *link.narrow().expose()
+            ),
+            false => format!(
+                "\
+For the agent, make a link that can't push, outside this directory, and take
+it to the app's machine:
     (umask 077; patchwire link --agent > ~/agent.link)
 There, start the app under the agent, in the directory it runs in:
-    patchwire-agent run --link @agent.link --root DIR -- COMMAND…
+    {agent}
 Then, from here:
     patchwire push
 "
-            .to_owned(),
-        );
+            ),
+        });
         lines.join("\n")
+    }
+
+    /// What wraps the app's own command.
+    fn agent_command(&self) -> String {
+        let mut command = "patchwire-agent run --link @$HOME/agent.link --root .".to_owned();
+        if let Some(ready) = &self.ready {
+            command.push_str(" --ready ");
+            command.push_str(&start::quoted(&ready.to_string()));
+        }
+        let app = self.command.as_deref().map(start::behind_dashes);
+        command + " -- " + app.as_deref().unwrap_or("COMMAND…")
     }
 }
 
@@ -260,41 +478,40 @@ fn like(
     foreign: Option<String>,
     suggested: Option<String>,
     default: &str,
-) -> Result<Name, Failure> {
+) -> Result<Choice, Failure> {
     let foreign = foreign.and_then(|text| Some((name_like(&text)?, text)));
     if let Some((name, text)) = foreign {
         if name.as_str() != text {
             notes.push(format!("“{}” is called {name} here", text.escape_debug()));
         }
-        return Ok(name);
+        return Ok(Choice { name, chosen: true });
     }
-    match suggested.and_then(|text| name_like(&text)) {
-        Some(name) => Ok(name),
-        None => default.parse().map_err(Failure::usage),
-    }
-}
-
-/// Asks for the relay's link where there is someone to answer.
-fn ask_for_relay() -> Result<RelayLink, Failure> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(no_relay());
-    }
-    let term = Term::stderr();
-    let ask = || {
-        term.write_str("The relay's link, or @FILE (it is not shown): ")?;
-        term.read_secure_line().map(Zeroizing::new)
+    let name = match suggested.and_then(|text| name_like(&text)) {
+        Some(name) => name,
+        None => default.parse().map_err(Failure::usage)?,
     };
-    let answer = ask().map_err(|source| ConfigError::Read {
-        path: "/dev/tty".into(),
-        source,
-    })?;
-    let source: LinkSource = answer.trim().parse().unwrap_or_else(|never| match never {});
-    Ok(source.read()?)
+    Ok(Choice {
+        name,
+        chosen: false,
+    })
 }
 
-fn no_relay() -> Failure {
-    Failure::usage(anyhow!(
-        "the relay's link is needed: patchwire init --relay @FILE, with the file that \
-         `patchwire-relay --link-file FILE` writes"
-    ))
+/// An answer, or why it is none.
+fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(answer: &str) -> Result<T, String> {
+    answer.parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// The relay's link, typed or pasted, or in the file that is named.
+fn relay_in_answer(answer: &str) -> Result<RelayLink, String> {
+    let source = match answer.strip_prefix("@~/") {
+        // No shell has seen this.
+        Some(path) => LinkSource::File(env::home_dir().unwrap_or_default().join(path)),
+        None => parsed(answer)?,
+    };
+    if source == LinkSource::Stdin || source.is_empty() {
+        return Err("paste the link that the relay prints, or say @FILE".to_owned());
+    }
+    source
+        .read()
+        .map_err(|error| format!("{:#}", anyhow::Error::new(error)))
 }

@@ -18,6 +18,9 @@ const COMMANDS: &[&str] = &[
     "delta signature",
     "delta diff",
     "delta patch",
+    "schema",
+    "completions",
+    "man",
 ];
 
 fn examples(user: &User, command: &str) -> String {

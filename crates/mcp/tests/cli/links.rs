@@ -9,17 +9,17 @@ use std::{
 use crate::user::{User, relay_link};
 use patchwire_transport::DeploymentLink;
 
-fn mode(path: &Path) -> u32 {
+pub(crate) fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("it is there").mode() & 0o7777
 }
 
-fn recorded(user: &User) -> Vec<PathBuf> {
+pub(crate) fn recorded(user: &User) -> Vec<PathBuf> {
     let entries = fs::read_dir(user.links()).into_iter().flatten();
     entries.flatten().map(|entry| entry.path()).collect()
 }
 
 /// A deployment's link, and the relay's in `relay.link`.
-fn mint(user: &User, app: &str, deployment: &str) -> String {
+pub(crate) fn mint(user: &User, app: &str, deployment: &str) -> String {
     user.write("relay.link", relay_link());
     let minted = user
         .run(&format!("link {app} {deployment} --relay @relay.link"))
@@ -173,103 +173,4 @@ fn a_link_has_to_agree_with_the_file() {
         );
     }
     assert!(recorded(&user).is_empty());
-}
-
-#[test]
-fn init_writes_the_file_records_a_link_and_says_what_is_next() {
-    let user = User::new();
-    user.write("relay.link", relay_link());
-    let done = user.run("init --relay @relay.link").expect(0).text();
-    for said in [
-        "patchwire link --agent",
-        "patchwire-agent run --link @agent.link",
-        "patchwire push",
-    ] {
-        assert!(done.contains(said), "{done}");
-    }
-    assert!(!done.contains("#v1"), "{done}");
-    let file = String::from_utf8(user.read("patchwire.toml")).unwrap();
-    assert!(
-        file.starts_with("app = \"project\"\ndeployment = \"dev-ana\"\n"),
-        "{file}"
-    );
-    assert_eq!(mode(&recorded(&user)[0]), 0o600);
-    user.run("status --wait 0s").expect(3);
-
-    // Once more, nothing changes; another name does not slip in.
-    let link = fs::read(&recorded(&user)[0]).unwrap();
-    user.run("init").expect(0);
-    user.run("init --relay @relay.link").expect(0);
-    user.run("init --app other").expect(2);
-    assert_eq!(fs::read(&recorded(&user)[0]).unwrap(), link);
-    assert_eq!(user.read("patchwire.toml"), file.as_bytes());
-}
-
-#[test]
-fn init_does_not_throw_a_secret_away() {
-    let user = User::new();
-    let link = mint(&user, "shop", "dev");
-    user.run_with("join -", link.as_bytes()).expect(0);
-    let refused = user.run("init --relay @relay.link --app blog").expect(2);
-    assert!(refused.stderr.contains("shop/dev"), "{}", refused.stderr);
-    assert_eq!(fs::read_to_string(&recorded(&user)[0]).unwrap(), link);
-    assert!(!user.project.join("patchwire.toml").exists());
-}
-
-#[test]
-fn init_takes_names_from_a_link_and_its_directory_from_the_root_option() {
-    let user = User::new();
-    let link = mint(&user, "shop", "dev");
-    user.write("shop.link", &link);
-    fs::create_dir(user.project.join("app")).unwrap();
-    user.run("init --root app --link @shop.link").expect(0);
-    let file = fs::read_to_string(user.project.join("app/patchwire.toml")).unwrap();
-    assert!(
-        file.starts_with("app = \"shop\"\ndeployment = \"dev\"\n"),
-        "{file}"
-    );
-    user.run("status --root app --wait 0s").expect(3);
-    user.run("status --wait 0s").expect(2);
-}
-
-#[test]
-fn init_needs_a_relay_and_leaves_nothing_without() {
-    let user = User::new();
-    let refused = user.run("init").expect(2);
-    assert!(refused.stderr.contains("--relay"), "{}", refused.stderr);
-    assert!(user.names().is_empty());
-    assert!(recorded(&user).is_empty());
-}
-
-#[test]
-fn init_takes_over_the_file_of_the_system_before() {
-    let user = User::new();
-    user.write("relay.link", relay_link());
-    fs::create_dir(user.project.join("src")).unwrap();
-    user.write(
-        ".bifrost.json",
-        r#"{"app_id": "My App", "deployment_id": "dev-john", "app_root": "src"}"#,
-    );
-    let variables = [("BIFROST_API_KEY", "hunter2")];
-    let done = user
-        .run_under("init --relay @relay.link", &variables)
-        .expect(0)
-        .text();
-    for said in [
-        "“My App” is called my-app",
-        ".bifrost.json",
-        "BIFROST_API_KEY",
-        "PATCHWIRE_LINK",
-    ] {
-        assert!(done.contains(said), "{said}: {done}");
-    }
-    assert!(
-        !done.contains("hunter2") && !done.contains("“dev-john”"),
-        "{done}"
-    );
-    let file = String::from_utf8(user.read("patchwire.toml")).unwrap();
-    let expected = "app = \"my-app\"\ndeployment = \"dev-john\"\nroot = \"src\"\n";
-    assert!(file.starts_with(expected), "{file}");
-    // The link is the root's, which the file leads to.
-    user.run("status --wait 0s").expect(3);
 }

@@ -2,7 +2,12 @@
 
 mod delta;
 mod demo;
+mod docs;
 mod failures;
 mod help;
+mod init;
 mod links;
+mod schema;
+mod shell;
+mod terminal;
 mod user;

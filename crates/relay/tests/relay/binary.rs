@@ -129,7 +129,36 @@ fn a_port_that_is_taken_is_named() {
     assert_eq!(output.status.code(), Some(1));
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(log.contains(&address), "{log}");
+    assert!(log.contains("another port with --listen"), "{log}");
     assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn what_is_in_the_way_is_said_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    write_file(&file, b"");
+    for (state, listen, exit_code, said) in [
+        // An address of documents, which no machine has.
+        (
+            dir.path(),
+            "203.0.113.9:4433",
+            1,
+            "no address of this machine",
+        ),
+        (
+            &*file.join("state"),
+            "127.0.0.1:0",
+            1,
+            "choose another directory with --state",
+        ),
+        (dir.path(), "4433", 2, "like 0.0.0.0:4433"),
+    ] {
+        let output = relay(state, listen, &[]).wait_with_output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(exit_code), "{log}");
+        assert!(log.contains(said), "{log}");
+    }
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub enum ConnectError {
     #[error("the relay did not keep to the protocol: update the older of the two")]
     Misbehaved(#[source] ReceiveError),
     /// The connection was lost before the relay said anything.
-    #[error("the relay went away while the connection was made")]
+    #[error("the relay went away while the connection was made: try again")]
     Lost(#[source] Disconnected),
 }
 
@@ -139,13 +139,13 @@ pub enum OpenError {
     #[error("the relay did not keep to the protocol: update the older of the two")]
     Misbehaved(#[source] ReceiveError),
     /// The stream was made, and what answers on it is not the agent or went away.
-    #[error("the agent could not be spoken to")]
+    #[error("the agent could not be spoken to: is it running well, and of this version?")]
     Handshake(#[from] HandshakeError),
     /// The connection is no more.
-    #[error("the connection to the relay is no more")]
+    #[error("the connection to the relay is lost: try again")]
     Lost(#[source] Disconnected),
     /// The relay cut the stream, because the agent went away.
-    #[error("the stream was cut, as when an agent goes away")]
+    #[error("the stream was cut, as when an agent goes away: try again")]
     Cut(#[source] io::Error),
     /// Only developers open streams.
     #[error("only a developer opens streams: this connection is an agent's")]

@@ -22,7 +22,7 @@ pub enum RepositoryError {
         source: io::Error,
     },
     /// The index isn't one that can be read: which files are tracked isn't known.
-    #[error("cannot read git's index “{path}”: {reason}")]
+    #[error("cannot read git's index “{path}”, which says what is tracked: {reason}")]
     Index {
         /// The index, escaped.
         path: String,
