@@ -59,7 +59,7 @@ pub(super) enum EventsError {
     )]
     Instances { limit: String },
     /// Something else.
-    #[error("the system does not tell what happens in “{}”: {source}", path.display())]
+    #[error("the system does not tell what happens in “{}”", path.display())]
     Other { path: PathBuf, source: io::Error },
 }
 

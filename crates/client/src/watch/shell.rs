@@ -1,6 +1,7 @@
 //! The shell around the schedule: it hears events, scans, pushes and tells.
 
 use std::{
+    error::Error,
     future,
     pin::Pin,
     sync::Arc,
@@ -336,7 +337,7 @@ impl<'a> Shell<'a> {
                 let news = self
                     .error
                     .as_ref()
-                    .is_none_or(|last| said(last) != said(&error));
+                    .is_none_or(|last| said(&**last) != said(&error));
                 self.error = Some(Arc::new(error));
                 let again = self.interval;
                 self.input(Input::ScanFailed { news, again });
@@ -384,7 +385,7 @@ impl<'a> Shell<'a> {
         if self.introduced != Introduced::Polling {
             self.introduced = Introduced::Polling;
             self.tell(WatchEvent::Polling {
-                cause: error.to_string(),
+                cause: said(error),
                 interval: self.interval,
             });
         }
@@ -430,10 +431,10 @@ fn random() -> u64 {
     random_u64().unwrap_or(0)
 }
 
-/// An error with its causes, to tell whether it is another one.
-fn said(error: &ClientError) -> String {
+/// An error with its causes.
+fn said(error: &dyn Error) -> String {
     let mut said = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(error) = source {
         said.push_str(&format!(": {error}"));
         source = error.source();
