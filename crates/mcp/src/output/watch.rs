@@ -94,7 +94,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     said
 }
 
-fn shown(path: &Path) -> String {
+pub(super) fn shown(path: &Path) -> String {
     escape(path.as_os_str().as_encoded_bytes()).to_string()
 }
 

@@ -109,8 +109,11 @@ fn a_checkout_of_thousands_of_files_is_one_push() {
     // Nothing of it comes later.
     dev.save("last");
     let end = running.wait_for("serving 'last'", end);
-    running.wait_for("pushed 1 file (1 changed)", end);
-    assert_eq!(running.output().matches(READY).count(), 3);
+    let end = running.wait_for("pushed 1 file (1 changed)", end);
+    // However much it deletes: the copy is nobody's only one.
+    fs::remove_dir_all(dev.root.join("data")).unwrap();
+    running.wait_for(&format!("pushed {FILES} files ({FILES} deleted)"), end);
+    assert_eq!(running.output().matches(READY).count(), 4);
     dev.interrupt(running);
 }
 
@@ -250,6 +253,8 @@ fn without_its_agent_it_ends_and_says_so() {
     kill_process(agent, Signal::KILL).unwrap();
     let status = running.child.wait().unwrap();
     assert_eq!(status.code(), Some(1), "{}", running.output());
+    running.wait_for("the agent logged:", 0);
+    running.wait_for("attached to the relay", 0);
     running.wait_for("the agent ended by itself: signal: 9", 0);
     dev.assert_nothing_left();
 }
