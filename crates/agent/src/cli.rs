@@ -47,8 +47,10 @@ Examples:
     PATCHWIRE_LINK_FILE=/run/secrets/patchwire \\
       patchwire-agent run --root /srv/shop --ready http://127.0.0.1:8000/health -- python3 app.py
 
-  An app that reloads by a signal:
-    patchwire-agent run --link @link --root . --reload signal:HUP --ready tcp:8000 -- gunicorn app:app";
+  An app that reloads by a signal, which is sent if the new code can be imported:
+    patchwire-agent run --link @link --root . --ready http://127.0.0.1:8000/health \\
+      --reload 'command:python3 -c \"import app\" && kill -HUP $(cat /tmp/app.pid)' \\
+      -- gunicorn --pid /tmp/app.pid app:app";
 
 /// How to run an app. Every option can also stand in the environment, as `PATCHWIRE_` and its name.
 #[derive(Debug, Args)]

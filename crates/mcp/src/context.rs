@@ -1,6 +1,6 @@
 //! What a command works with: its options, the environment and the user's directories, resolved.
 
-use std::{env, path::PathBuf};
+use std::{env, ffi::OsString, path::PathBuf};
 
 use patchwire_client::{
     Client, ConnectOptions,
@@ -82,6 +82,11 @@ impl Context {
 /// A variable of the developer's environment, if it is set and text.
 pub(crate) fn variable(name: &str) -> Option<String> {
     env::var(name).ok()
+}
+
+/// Where programs are looked for.
+pub(crate) fn search_path() -> Option<OsString> {
+    env::var_os("PATH")
 }
 
 /// The user's name, as the environment says it.

@@ -2,12 +2,11 @@
 //! saved, through a relay and an agent that are processes of their own.
 
 use std::{
-    convert::Infallible, env, ffi::OsString, future::ready, io, path::Path, process::ExitCode,
-    time::Duration,
+    convert::Infallible, ffi::OsString, future::ready, io, process::ExitCode, time::Duration,
 };
 
 use anyhow::{Error, anyhow};
-use patchwire_client::{Client, ConnectOptions, PushRequest, WatchOptions, config::Project};
+use patchwire_client::{Client, ConnectOptions, PushRequest, WatchOptions};
 use patchwire_protocol::app::ReadyCheck;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -18,7 +17,10 @@ use crate::{
     embedded,
     failure::Failure,
     local::{AgentLaunch, Local, Process},
-    output::{self, dev::Stream},
+    output::{
+        self,
+        dev::{Places, Stream},
+    },
 };
 
 mod dependencies;
@@ -42,20 +44,34 @@ pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure
     let mut signals = Signals::new().map_err(|error| Failure::failed("signals", error))?;
     let project = context.project()?;
     let root = &project.root;
-    let state = context.directories()?.state;
-    let request = request(&dev, &project, &state)?;
-    let search = program::search(request.app.environment.iter());
+    let mut app = project.app_options(context::variable)?;
+    app.ready = dev.ready.or(app.ready).or(Some(ReadyCheck::Auto));
+    app.reload = dev.reload.or(app.reload);
+    let search = program::search(app.environment.iter());
     program::check(&dev.command[0], root, search.as_deref())
         .map_err(|error| Failure::new(2, "no-command", error))?;
     let options = watch::options(&project, dev.times);
+    let state = context.directories()?.state;
     let place = Place::open(&state, root, dev.fresh)?;
-    let request = PushRequest {
-        state: place.directory.join("memory"),
-        ..request
+    let mut request = PushRequest {
+        scan: project.scan_options(),
+        author: context::author(),
+        // The copy is nobody's only one.
+        delete_any: true,
+        app,
+        ..PushRequest::new(root, place.directory.join("memory"))
     };
+    let mut ignore = dependencies::patterns(root);
+    ignore.extend(place.pattern(root)?);
+    // Before the user's own, which have the last word.
+    request.scan.ignore.splice(0..0, ignore);
 
-    let screen = Screen::new(context.options.quiet);
-    screen.mention(&output::dev::beginning(root, &place.copy()));
+    let places = Places {
+        copy: place.copy(),
+        root: root.clone(),
+    };
+    let screen = Screen::new(context.options.quiet, places.clone());
+    screen.mention(&output::dev::beginning(&places));
     let observer = Observer::new(&screen, Links::open(root, &place.copy(), &place.directory));
     let mut stage = Stage {
         local: Local {
@@ -91,31 +107,6 @@ pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure
     ended.map(ExitCode::from)
 }
 
-/// What is pushed, and how the app is run.
-fn request(dev: &Dev, project: &Project, state: &Path) -> Result<PushRequest, Failure> {
-    let root = &project.root;
-    let mut scan = project.scan_options();
-    let mut ignore = dependencies::patterns(root);
-    // Where the root holds the copy, that is no part of it.
-    if let Some(pattern) = place::ignoring(root, state) {
-        ignore.push(pattern.map_err(Failure::usage)?);
-    }
-    // Last, so that the user's own have the last word.
-    ignore.append(&mut scan.ignore);
-    scan.ignore = ignore;
-    let mut app = project.app_options(context::variable)?;
-    app.ready = dev.ready.clone().or(app.ready).or(Some(ReadyCheck::Auto));
-    app.reload = dev.reload.clone().or(app.reload);
-    Ok(PushRequest {
-        scan,
-        author: context::author(),
-        // The copy is nobody's only one.
-        delete_any: true,
-        app,
-        ..PushRequest::new(root, state)
-    })
-}
-
 /// The processes.
 #[derive(Debug)]
 struct Stage {
@@ -140,7 +131,7 @@ impl Stage {
         let relay = self.relay.insert(relay);
         let link = place.link(&relay_link).map_err(failed)?;
         let environment = [UNBUFFERED];
-        let is_set = env::var_os(UNBUFFERED.0).is_some();
+        let is_set = context::variable(UNBUFFERED.0).is_some();
         let launch = AgentLaunch {
             options: &[
                 &format!("--root={}", place::COPY),

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::Path,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -32,9 +32,17 @@ pub(crate) fn our_line(line: &str) {
     let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// Writes a line of the app's, or a piece of a long one: as it came, but for what could fool a
-/// terminal where it goes to one. `false` once nobody reads it.
-pub(crate) fn app_line(stream: Stream, line: &[u8]) -> bool {
+/// Where the app's files are, and where those are that the developer edits.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    pub(crate) copy: PathBuf,
+    pub(crate) root: PathBuf,
+}
+
+/// Writes a line of the app's, or a piece of a long one: as it came. Where it goes to a terminal, it
+/// is without what could fool that, and a file of the copy is called as the one in the root: that is
+/// what one clicks on in a traceback, to edit it. `false` once nobody reads it.
+pub(crate) fn app_line(stream: Stream, line: &[u8], places: &Places) -> bool {
     let (terminal, colours) = match stream {
         Stream::Stdout => (io::stdout().is_terminal(), console::colors_enabled()),
         Stream::Stderr => (io::stderr().is_terminal(), console::colors_enabled_stderr()),
@@ -43,7 +51,7 @@ pub(crate) fn app_line(stream: Stream, line: &[u8]) -> bool {
     let bytes = match terminal {
         false => line,
         true => {
-            shown = on_terminal(line, colours);
+            shown = on_terminal(line, places, colours);
             shown.as_bytes()
         }
     };
@@ -58,7 +66,7 @@ pub(crate) fn app_line(stream: Stream, line: &[u8]) -> bool {
 }
 
 /// The first line: what runs, and how it ends.
-pub(crate) fn beginning(root: &Path, copy: &Path) -> String {
+pub(crate) fn beginning(Places { copy, root }: &Places) -> String {
     format!(
         "dev: {} → a copy in {}; Ctrl+C ends it",
         shown(root),
@@ -80,8 +88,13 @@ pub(crate) fn up(took: Duration) -> String {
 }
 
 /// A line for a terminal. Of what a progress bar wrote over itself the last is left.
-fn on_terminal(line: &[u8], colours: bool) -> String {
-    let text = String::from_utf8_lossy(line);
+fn on_terminal(line: &[u8], places: &Places, colours: bool) -> String {
+    let mut text = String::from_utf8_lossy(line).into_owned();
+    if let (Some(copy), Some(root)) = (places.copy.to_str(), places.root.to_str())
+        && text.contains(copy)
+    {
+        text = text.replace(copy, root);
+    }
     let (text, end) = match text.strip_suffix('\n') {
         Some(text) => (text, "\n"),
         None => (&*text, ""),
@@ -99,7 +112,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_apps_line_keeps_its_colours_and_nothing_else() {
+    fn an_apps_line_keeps_its_colours_and_names_what_is_edited() {
+        let places = Places {
+            copy: "/state/app".into(),
+            root: "/shop".into(),
+        };
+        let on_terminal = |line, colours| on_terminal(line, &places, colours);
         let line = b"\x1b[1;32mok\x1b[0m \x1b[2J\x1b]0;title\x07\x08done\r\n";
         assert_eq!(
             on_terminal(line, true),
@@ -107,6 +125,8 @@ mod tests {
         );
         assert_eq!(on_terminal(line, false), "ok \\x08done\n");
         assert_eq!(on_terminal(b"plain", true), "plain");
+        let line = b"  File \"/state/app/app.py\", line 1\n";
+        assert_eq!(on_terminal(line, true), "  File \"/shop/app.py\", line 1\n");
         assert_eq!(on_terminal(b"10 %\r50 %\r100 %\n", true), "100 %\n");
     }
 }

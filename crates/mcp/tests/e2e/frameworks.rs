@@ -2,9 +2,7 @@
 //! is what is run here.
 
 use std::{
-    env,
-    ffi::OsString,
-    fs,
+    env, fs,
     io::{Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
@@ -17,6 +15,10 @@ use crate::world::{
     Agent, Link, PATIENCE, Process, Pushed, Relay, World, free_port, get, is_running, program,
     skipped, wait_until,
 };
+
+/// What the commands of the pages begin with, but for variables.
+const DEV: &str = "patchwire dev ";
+const RUN: &str = "patchwire-agent run ";
 
 /// What the pages call the file of the agent's link, the root and the file of a process id.
 const LINK: &str = "@/run/secrets/patchwire";
@@ -139,9 +141,6 @@ fn every_command_of_the_pages_is_run_here() {
         assert_eq!(found, [dev, run], "{framework:?}");
     }
 }
-
-const DEV: &str = "patchwire dev ";
-const RUN: &str = "patchwire-agent run ";
 
 /// A page, the example that it is about, and where to edit that.
 #[derive(Clone, Copy, Debug)]
@@ -328,7 +327,7 @@ impl Framework {
         Some((world, source))
     }
 
-    /// The lines of the page's shell blocks that hold `command`, those that are continued as one.
+    /// The lines of the page's shell blocks that hold `command`; a line that is continued is one.
     fn commands(self, command: &str) -> Vec<String> {
         let page = repository().join("docs/frameworks").join(self.page);
         let page = fs::read_to_string(page).unwrap();
@@ -389,6 +388,7 @@ impl Running {
     }
 }
 
+/// Checks that the page says so now.
 #[track_caller]
 fn serves(port: u16, message: &str) {
     let page = get(port);
@@ -422,16 +422,15 @@ fn shell(world: &World, command: &str) -> Command {
         || repository().join("target/test-tools/python/bin/python"),
         PathBuf::from,
     );
-    let own = [program("patchwire-agent"), python];
-    let own = own.iter().filter_map(|path| path.parent());
-    let path = env::var_os("PATH").unwrap();
-    let path: OsString = env::join_paths(
-        own.map(Path::to_owned)
-            .chain(env::split_paths(&path).collect::<Vec<_>>()),
-    )
-    .unwrap();
+    let mut path: Vec<PathBuf> = [program("patchwire-agent"), python]
+        .iter()
+        .filter_map(|program| program.parent().map(Path::to_owned))
+        .collect();
+    path.extend(env::split_paths(&env::var_os("PATH").unwrap()));
     let mut shell = world.command("sh");
-    shell.args(["-c", command]).env("PATH", path);
+    shell
+        .args(["-c", command])
+        .env("PATH", env::join_paths(path).unwrap());
     shell
 }
 

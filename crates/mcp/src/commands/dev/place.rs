@@ -43,6 +43,10 @@ impl Place {
         let name = Digest::of(root.as_os_str().as_bytes()).to_string();
         let directory = state.join("dev").join(&name[..NAME_LEN]);
         make(&directory).map_err(failed)?;
+        // As the system knows it, like the root.
+        let directory = directory
+            .canonicalize()
+            .map_err(|error| failed(error.into()))?;
         let lock = lock(&directory.join("lock")).map_err(failed)?;
         let lock = lock.map_err(|id| {
             let root = root.display();
@@ -71,6 +75,13 @@ impl Place {
             // There is none yet, or none that can be used.
             Err(_) => DeploymentLink::mint(relay, "app".parse()?, "dev".parse()?)?,
         })
+    }
+
+    /// What keeps all of our state out of a root that it lies in.
+    pub(super) fn pattern(&self, root: &Path) -> Result<Option<String>, Failure> {
+        let state = self.directory.ancestors().nth(2).unwrap_or(&self.directory);
+        let pattern = ignoring(root, state).transpose();
+        pattern.map_err(Failure::usage)
     }
 
     fn prepare(&self, root: &Path, fresh: bool) -> Result<(), Error> {
@@ -137,7 +148,7 @@ fn lock(path: &Path) -> Result<Result<File, String>, Error> {
 }
 
 /// A pattern that ignores what lies at `path` below `root`; `None` where it lies elsewhere.
-pub(super) fn ignoring(root: &Path, path: &Path) -> Option<Result<String, Error>> {
+fn ignoring(root: &Path, path: &Path) -> Option<Result<String, Error>> {
     let below = path.strip_prefix(root).ok()?;
     let text = below.to_str().with_context(|| {
         format!(

@@ -9,6 +9,8 @@ use std::{
 use anyhow::{Error, anyhow};
 use rustix::fs::{Access, access};
 
+use crate::context;
+
 /// Checks that the app's program is there: on `search`, a list of directories as in `PATH`, or
 /// where it has a slash, relative to the root. The system resolves it in the same way when the app
 /// is started in the root's copy.
@@ -54,7 +56,7 @@ pub(super) fn search<'a>(
 ) -> Option<OsString> {
     match environment.find(|(name, _)| *name == "PATH") {
         Some((_, value)) => Some(value.into()),
-        None => env::var_os("PATH"),
+        None => context::search_path(),
     }
 }
 

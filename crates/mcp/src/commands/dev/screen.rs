@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    output::dev::{self, Stream},
+    output::dev::{self, Places, Stream},
     progress::PushProgress,
 };
 
@@ -39,7 +39,7 @@ pub(super) struct Screen {
 
 impl Screen {
     /// Begins to write.
-    pub(super) fn new(quiet: bool) -> Self {
+    pub(super) fn new(quiet: bool, places: Places) -> Self {
         let (ours, our_lines) = mpsc::channel(LINES);
         let (app, app_lines) = mpsc::channel(LINES);
         let (writing, written) = watch::channel(());
@@ -48,7 +48,7 @@ impl Screen {
         thread::spawn({
             let progress = progress.clone();
             move || {
-                runtime.block_on(write(our_lines, app_lines, &progress));
+                runtime.block_on(write(our_lines, app_lines, &progress, &places));
                 drop(writing);
             }
         });
@@ -128,6 +128,7 @@ async fn write(
     mut ours: mpsc::Receiver<String>,
     mut app: mpsc::Receiver<(Stream, Vec<u8>)>,
     progress: &PushProgress,
+    places: &Places,
 ) {
     loop {
         let goes_on = tokio::select! {
@@ -138,7 +139,7 @@ async fn write(
             }
             Some((stream, line)) = app.recv() => {
                 progress.end();
-                dev::app_line(stream, &line)
+                dev::app_line(stream, &line, places)
             }
             else => false,
         };
