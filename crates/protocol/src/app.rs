@@ -51,8 +51,8 @@ pub enum ReadyCheck {
     Command(String),
     /// The app is still alive after this long, at most [`limits::READY_TIMEOUT`].
     Alive(Duration),
-    /// The app is still alive after a second, or sooner: it has answered an HTTP request, with
-    /// whatever status, on a TCP port that it listens on.
+    /// The app is still alive after a second, or sooner: it was started anew and has answered an
+    /// HTTP request, with any status but 400, on a TCP port that it listens on.
     Auto,
 }
 
