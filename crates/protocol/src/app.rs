@@ -51,8 +51,8 @@ pub enum ReadyCheck {
     Command(String),
     /// The app is still alive after this long, at most [`limits::READY_TIMEOUT`].
     Alive(Duration),
-    /// The app has answered an HTTP request, with whatever status, on a TCP port that it listens on;
-    /// or it is still alive after a second, and was never seen to answer since its agent started.
+    /// The app has answered an HTTP request, with any status but 400, on a TCP port that it listens
+    /// on; or it is still alive after a second, and was never seen to answer since its agent started.
     Auto,
 }
 
