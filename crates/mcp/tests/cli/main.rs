@@ -1,5 +1,7 @@
 //! The command line as it is typed, where neither relay nor agent is needed but the demo's own.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod delta;
 mod demo;
 mod docs;

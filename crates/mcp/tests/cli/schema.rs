@@ -1,10 +1,13 @@
 //! The schema of the configuration file, as it is published, and as a validator understands it.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
-use crate::user::{User, relay_link};
+use crate::{
+    common::test_tool,
+    user::{User, relay_link},
+};
 
 fn docs() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs"))
@@ -120,7 +123,10 @@ fn files() -> Vec<(String, bool)> {
 /// The examples in the documentation that are whole files.
 fn examples() -> Vec<(String, bool)> {
     let mut examples = Vec::new();
-    for page in fs::read_dir(docs()).expect("they are there").flatten() {
+    let pages = [docs(), &docs().join("frameworks")]
+        .map(|directory| fs::read_dir(directory).expect("it is there"));
+    let pages = pages.into_iter().flatten().flatten();
+    for page in pages.filter(|page| page.path().is_file()) {
         let text = fs::read_to_string(page.path()).expect("it is text");
         let blocks = text.split("```toml\n").skip(1);
         examples.extend(blocks.map(|block| {
@@ -155,8 +161,7 @@ fn the_parser_and_a_validator_agree() {
         assert_eq!(code, if *right { "no-link" } else { "config" }, "{file}");
     }
 
-    let Some(python) = env::var_os("PATCHWIRE_TEST_PYTHON") else {
-        eprintln!("SKIPPED the validator: PATCHWIRE_TEST_PYTHON names no Python with jsonschema");
+    let Some(python) = test_tool("PATCHWIRE_TEST_PYTHON", "python/bin/python") else {
         return;
     };
     let given = json!({"schema": schema(), "files": files});

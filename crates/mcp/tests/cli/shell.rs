@@ -6,26 +6,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::user::User;
+use crate::{common::skipped, user::User};
 
 /// A link in the environment, where what is generated could pick it up.
 const SECRETS: [(&str, &str); 2] = [
     ("PATCHWIRE_LINK", "patchwire://h:1/a/b#v1.hunter2"),
     ("PATCHWIRE_RELAY", "patchwire://h:1#v1.hunter2"),
 ];
-
-/// Whether a program that only checks what we made is there. A machine that has to have it says so.
-fn there_is(program: &str) -> bool {
-    let found = Command::new(program)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .output()
-        .is_ok();
-    if !found {
-        eprintln!("SKIPPED: there is no {program}");
-    }
-    found
-}
 
 #[test]
 fn every_shell_gets_its_completions() {
@@ -164,4 +151,17 @@ fn pages_that_can_not_be_written_are_exit_2() {
     user.write("file", "");
     let refused = user.run("man file/below").expect(2);
     assert!(refused.stderr.contains("file/below"), "{}", refused.stderr);
+}
+
+/// Whether a program is installed, which most machines have. Skips where it isn't.
+fn there_is(program: &str) -> bool {
+    let found = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .is_ok();
+    if !found {
+        skipped(&format!("{program} is not installed"));
+    }
+    found
 }

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod care;
+#[path = "../common/mod.rs"]
+mod common;
 mod demo;
 mod dev;
 mod failures;

@@ -20,6 +20,8 @@ use patchwire_transport::{DeploymentLink, RelayLink};
 use rustix::process::Pid;
 use serde_json::Value;
 
+pub(crate) use crate::common::{skipped, test_tool};
+
 /// How long to wait for what has to happen. Far more than it takes, as machines may be slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -603,31 +605,4 @@ pub(crate) fn assert_same_tree(source: &Path, target: &Path) {
         }
         Err(_) => skipped("rsync is not installed: compared by our own means alone"),
     }
-}
-
-/// Where a program of other people lies that a test needs: where `variable` says, or where
-/// `.ci/test-tools` puts it. Skips where it is in neither place.
-pub(crate) fn test_tool(variable: &str, place: &str) -> Option<PathBuf> {
-    let installed = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/test-tools");
-    let path = match std::env::var_os(variable) {
-        Some(path) => path.into(),
-        None => Path::new(installed).join(place),
-    };
-    if path.exists() {
-        return Some(path);
-    }
-    let path = path.display();
-    skipped(&format!(
-        "{path} is not there: run .ci/test-tools, or set {variable}"
-    ));
-    None
-}
-
-/// Says that something was not tested, and fails where it has to be.
-pub(crate) fn skipped(why: &str) {
-    eprintln!("SKIPPED: {why}");
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "nothing is skipped under CI: {why}"
-    );
 }
