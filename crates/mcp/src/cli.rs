@@ -96,7 +96,7 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Serves editors and agents: an MCP server on standard input and output
     #[command(after_help = "\
-An editor starts it; docs/mcp.md says how to tell yours. It works for the root that it is started for,
+An editor starts it; docs/mcp.md says how to tell yours. It works for the root that it is started for, \
 and for every other root that a link is recorded for, by name. --link is for its own root alone.
 
 Examples:
@@ -115,13 +115,13 @@ Examples:
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Nothing is needed but the app: no link, and no patchwire.toml, though one is heeded. A relay and an
-agent run beside it as processes of their own. What git ignores isn't pushed; of that, node_modules,
-virtual environments, vendor, .env files and the like are linked into the copy. The app has your
-environment, and PYTHONUNBUFFERED=1 unless it is set. It is restarted for each push, and one that
+Nothing is needed but the app: no link, and no patchwire.toml, though one is heeded. A relay and an \
+agent run beside it as processes of their own. What git ignores isn't pushed; of that, node_modules, \
+virtual environments, vendor, .env files and the like are linked into the copy. The app has your \
+environment, and PYTHONUNBUFFERED=1 unless it is set. It is restarted for each push, and one that \
 it doesn't start with is taken back.
 
-Ctrl+C ends all of it (exit status 130); a second one at once. The copy stays for the next time,
+Ctrl+C ends all of it (exit status 130); a second one at once. The copy stays for the next time, \
 in patchwire/dev in your state directory.
 
 Examples:
@@ -294,9 +294,9 @@ pub(crate) struct Push {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Begins with a push. Then one line for each push, on standard output; a version that was rolled back is
-not sent again until it changes. Goes on when relay or agent are away for a while, and pushes again to
-an agent that comes back with another tree. Ends when it is interrupted (130), and otherwise only for
+Begins with a push. Then one line for each push, on standard output; a version that was rolled back is \
+not sent again until it changes. Goes on when relay or agent are away for a while, and pushes again to \
+an agent that comes back with another tree. Ends when it is interrupted (130), and otherwise only for \
 what gets better neither by waiting nor by saving.
 
 Examples:
