@@ -459,6 +459,16 @@ mod tests {
         assert_eq!(check.await, Err(exited));
     }
 
+    #[test]
+    fn an_app_that_ends_as_if_all_were_well_is_told_of_daemons() {
+        let ended = |code| {
+            let exit = Exit::Code(code);
+            NotReady::Exited { exit }.to_string()
+        };
+        assert!(ended(0).contains("stay in the foreground"));
+        assert!(ended(1).ends_with("exit status 1"));
+    }
+
     #[tokio::test]
     async fn staying_alive_takes_its_time_whatever_the_timeout() {
         assert_eq!(
