@@ -54,8 +54,9 @@ pub(crate) async fn answered(group: Group) -> SocketAddr {
                 if addresses(group).await.contains(&address) {
                     return address;
                 }
-                // Someone else listens there by now: it is asked again once that has changed.
+                // Someone else listens there by now: it is asked again once it is the group's alone.
                 asked.retain(|asked| *asked != address);
+                before.clear();
             }
             () = sleep(pause) => {
                 let listeners = in_thread(listeners).await;
