@@ -106,7 +106,7 @@ pub enum NotReady {
 }
 
 /// Makes sure that a check can tell when an app is ready that is not started yet: that nobody else
-/// answers it. What is left of an earlier app has [`LEFT`] to end.
+/// answers it. What is left of an earlier app has two seconds to end.
 ///
 /// A command is not tried, as it may pass without the app for good reasons, and the other checks look
 /// at the app's own processes alone.
