@@ -232,33 +232,39 @@ impl App {
                 status.state.pid,
             )
         };
-        let ended = || ended(self.status.clone(), generation);
+        let group = pid.and_then(Group::from_id);
         let surroundings = Surroundings {
             root: &launch.root,
             env: &launch.env,
-            group: pid.and_then(Group::from_id),
+            group,
             answers: self.answers(),
         };
-        let evidence = ready::check(check, surroundings, timeout, ended()).await?;
-        match evidence {
-            Evidence::Answered(_) => self.answers.store(true, Ordering::Relaxed),
+        let ended = ended(self.status.clone(), generation);
+        let evidence = ready::check(check, surroundings, timeout, ended).await?;
+        match (evidence, check, group) {
+            (Evidence::Answered(_), _, _) => self.answers.store(true, Ordering::Relaxed),
             // Slow to start, it may still turn out to be one that answers.
-            Evidence::Alive if *check == ReadyCheck::Auto => {
-                if let Some(group) = surroundings.group {
-                    let (ended, answers) = (ended(), Arc::clone(&self.answers));
-                    tokio::spawn(async move {
-                        tokio::select! {
-                            _ = ended => {}
-                            () = tokio::time::sleep(timeout) => {}
-                            _ = ready::answered(group) => answers.store(true, Ordering::Relaxed),
-                        }
-                    });
-                }
+            (Evidence::Alive, ReadyCheck::Auto, Some(group)) => {
+                self.look_on(generation, group, timeout);
             }
-            Evidence::Alive | Evidence::Passed => {}
+            (Evidence::Alive | Evidence::Passed, _, _) => {}
         }
         self.settle().await.map_err(shut_down)?;
         Ok(evidence)
+    }
+
+    /// Looks in the background whether the app of this generation begins to answer HTTP, until it
+    /// ends, at most for `timeout`.
+    fn look_on(&self, generation: u64, group: Group, timeout: Duration) {
+        let ended = ended(self.status.clone(), generation);
+        let answers = Arc::clone(&self.answers);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = ended => {}
+                () = tokio::time::sleep(timeout) => {}
+                _ = ready::answered(group) => answers.store(true, Ordering::Relaxed),
+            }
+        });
     }
 
     /// Whether it was ever seen to answer HTTP where it listens: `auto` then waits for nothing less.

@@ -78,9 +78,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "R", env = "PATCHWIRE_RELOAD")]
     pub reload: Option<Reload>,
     /// When the app is ready: http://HOST:PORT/PATH (any 2xx), tcp:PORT, command:TEXT,
-    /// alive:DURATION, or auto (as soon as it answers HTTP on a port of its own; if it was never
-    /// seen to, alive for 1s).
-    /// Goes before what patchwire.toml says [default: alive:1s].
+    /// alive:DURATION, or auto (it answers HTTP on a port that it listens on; if it was never seen to
+    /// since the agent started, it is alive after 1s). Goes before what patchwire.toml says [default:
+    /// alive:1s].
     #[arg(long, value_name = "CHECK", env = "PATCHWIRE_READY")]
     pub ready: Option<ReadyCheck>,
     /// How long the app may take to be ready before the push is rolled back [default: 30s].

@@ -159,15 +159,12 @@ impl Deployment {
     pub(crate) async fn boot(&self) {
         let _turn = self.turn().await;
         let standing = self.standing();
-        self.start_app(OnExit::Hold).await;
-        let Some((push_id, meta)) = standing.push else {
-            return self.settle().await;
+        let unverified = standing.push.filter(|_| !standing.verified);
+        let Some((push_id, meta)) = unverified else {
+            return self.start_app(OnExit::Restart).await;
         };
-        if standing.verified {
-            return self.settle().await;
-        }
         tracing::info!(%push_id, "the last push was not seen to be ready before: checking again");
-        let reloaded = self.verify_start(&meta.app).await;
+        let reloaded = self.start_and_verify(&meta.app).await;
         if reloaded.outcome.is_ok() {
             self.set_verified(true).await;
         }

@@ -34,6 +34,12 @@ const ALIVE: Duration = Duration::from_secs(1);
 /// How long one attempt may take before the next one is made.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
+/// How long processes of an earlier app that left its group may go on answering.
+const LEFT: Duration = Duration::from_secs(2);
+
+/// How long an answer may take that shows that someone else passes a check.
+const UNANSWERED: Duration = Duration::from_secs(1);
+
 /// The longest piece of a command's output that a reason quotes, in bytes.
 const QUOTED: usize = 300;
 
@@ -71,10 +77,20 @@ pub enum NotReady {
         reason: String,
     },
     /// It ended.
-    #[error("the app ended before it was ready: {exit}")]
+    #[error("the app ended before it was ready: {exit}{}", advice(*.exit))]
     Exited {
         /// How.
         exit: Exit,
+    },
+    /// The check says nothing of it.
+    #[error(
+        "{check} answers while the app is stopped, so that it can't tell when the app is ready: end \
+         what answers there (an app that runs as a daemon outlives its restarts), or check something \
+         that only the app answers"
+    )]
+    NotTheApp {
+        /// The check that passed without it.
+        check: ReadyCheck,
     },
     /// It was stopped or started anew by someone else meanwhile.
     #[error("the app was stopped or started anew while it was being checked")]
@@ -89,6 +105,42 @@ pub enum NotReady {
     },
 }
 
+/// Makes sure that a check can tell when an app is ready that is not started yet: that nobody else
+/// answers it. What is left of an earlier app has two seconds to end.
+///
+/// A command is not tried, as it may pass without the app for good reasons, and the other checks look
+/// at the app's own processes alone.
+///
+/// # Errors
+///
+/// [`NotReady::NotTheApp`].
+pub async fn unanswered(check: &ReadyCheck) -> Result<(), NotReady> {
+    let begun = Instant::now();
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let answer = async {
+            match check {
+                ReadyCheck::Http(url) => http(url).await.is_ok(),
+                ReadyCheck::Tcp(port) => tcp(*port).await.is_ok(),
+                ReadyCheck::Command(_) | ReadyCheck::Alive(_) | ReadyCheck::Auto => false,
+            }
+        };
+        // Who takes longer, a proxy whose app is away, does not pass now.
+        if !tokio::time::timeout(UNANSWERED, answer)
+            .await
+            .unwrap_or(false)
+        {
+            return Ok(());
+        }
+        if begun.elapsed() >= LEFT {
+            let check = check.clone();
+            return Err(NotReady::NotTheApp { check });
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
 /// Tries the check until it passes, at most for `timeout`.
 ///
 /// `ended` resolves when the app isn't there any more, to the reason; that ends the check at once,
@@ -97,8 +149,8 @@ pub enum NotReady {
 /// known to answer HTTP, `auto` passes when it does so again: what is alive and answers no more is
 /// most often a parent whose workers fail, or an app that fails late.
 ///
-/// The caller makes sure that the processes of an earlier generation are gone, as their answers
-/// could not be told from the app's.
+/// The caller makes sure that the processes of an earlier generation are gone, and that the check is
+/// [`unanswered`] before the app is started: other answers could not be told from the app's.
 ///
 /// # Errors
 ///
@@ -117,7 +169,10 @@ pub async fn check(
         }
     };
     let mut last = String::from(match (check, surroundings.answers) {
-        (ReadyCheck::Auto, true) => "it has answered HTTP requests before, and answers none now",
+        (ReadyCheck::Auto, true) => {
+            "it has answered HTTP requests before, and answers none now (if that is meant, the check to \
+             use is alive:1s)"
+        }
         (_, _) => "the first attempt was not answered",
     });
     tokio::select! {
@@ -125,6 +180,14 @@ pub async fn check(
         not_ready = ended => Err(not_ready),
         evidence = attempts(check, surroundings, &mut last) => Ok(evidence),
         () = tokio::time::sleep(timeout) => Err(NotReady::TimedOut { timeout, last }),
+    }
+}
+
+/// What most often made an app end in this way.
+fn advice(exit: Exit) -> &'static str {
+    match exit {
+        Exit::Code(0) => " (its command has to stay in the foreground, not to start a daemon)",
+        Exit::Code(_) | Exit::Signal(_) => "",
     }
 }
 
@@ -372,6 +435,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_check_that_someone_else_passes_says_nothing_of_the_app() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let check = format!("tcp:{}", listener.local_addr().unwrap().port());
+        let check: ReadyCheck = check.parse().unwrap();
+        let not_the_app = NotReady::NotTheApp {
+            check: check.clone(),
+        };
+        assert_eq!(unanswered(&check).await, Err(not_the_app));
+        // What is left of an earlier app goes away after it was asked once.
+        let leaving = async move { drop(listener.accept().await.unwrap()) };
+        let (unanswered, ()) = tokio::join!(unanswered(&check), leaving);
+        assert_eq!(unanswered, Ok(()));
+    }
+
+    #[tokio::test]
     async fn an_exit_wins_over_a_check_that_would_pass() {
         let exited = NotReady::Exited {
             exit: Exit::Code(1),
@@ -379,6 +457,16 @@ mod tests {
         let (alive, env) = parts("alive:0s");
         let check = check(&alive, surroundings(&env), LONG, ready(exited.clone()));
         assert_eq!(check.await, Err(exited));
+    }
+
+    #[test]
+    fn an_app_that_ends_as_if_all_were_well_is_told_of_daemons() {
+        let ended = |code| {
+            let exit = Exit::Code(code);
+            NotReady::Exited { exit }.to_string()
+        };
+        assert!(ended(0).contains("stay in the foreground"));
+        assert!(ended(1).ends_with("exit status 1"));
     }
 
     #[tokio::test]

@@ -159,7 +159,7 @@ impl Supervisor {
                 }
             }
             Input::Stop => match self.state {
-                State::Down => self.report(Report::Stopped),
+                State::Down => {}
                 State::Backoff { .. } | State::Held => {
                     self.state = State::Down;
                     self.report(Report::Stopped);
@@ -508,6 +508,7 @@ mod tests {
         for input in [Input::Exited(FAILED), Input::GroupGone, Input::SpawnFailed] {
             assert_eq!(app.input(input), []);
         }
+        assert_eq!(app.input(Input::Stop), [], "nothing ran");
         assert_eq!(app.input(Input::Start(OnExit::Restart)), [Output::Spawn]);
         assert_eq!(app.input(Input::GroupGone), []);
     }

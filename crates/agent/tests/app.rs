@@ -215,7 +215,9 @@ async fn an_app_that_has_answered_has_to_answer_again() {
     let silent = [("STATUS".into(), OsString::new())];
     app.start(None, silent, OnExit::Hold).await.unwrap();
     let timeout = Duration::from_millis(100);
-    let last = "it has answered HTTP requests before, and answers none now".to_owned();
+    let last = "it has answered HTTP requests before, and answers none now (if that is meant, the \
+                check to use is alive:1s)"
+        .to_owned();
     assert_eq!(
         app.verify(&check("auto"), timeout).await,
         Err(NotReady::TimedOut { timeout, last })

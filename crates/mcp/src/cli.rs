@@ -131,8 +131,8 @@ Examples:
   patchwire dev --ready http://127.0.0.1:8000/health -- ./run.sh")]
 pub(crate) struct Dev {
     /// When the app is ready: http://HOST:PORT/PATH (any 2xx), tcp:PORT, command:TEXT,
-    /// alive:DURATION, or auto: as soon as it answers HTTP, and else once it lived for a second
-    /// [default: what patchwire.toml says, else auto]
+    /// alive:DURATION, or auto (it answers HTTP on a port that it listens on; if it was never seen to
+    /// since the agent started, it is alive after 1s) [default: what patchwire.toml says, else auto]
     #[arg(long, value_name = "CHECK", env = "PATCHWIRE_READY")]
     pub(crate) ready: Option<ReadyCheck>,
 

@@ -51,8 +51,8 @@ pub enum ReadyCheck {
     Command(String),
     /// The app is still alive after this long, at most [`limits::READY_TIMEOUT`].
     Alive(Duration),
-    /// The app has answered an HTTP request, with any status but 400, on a TCP port that it listens
-    /// on; or it is still alive after a second, and was never seen to answer since its agent started.
+    /// It answers HTTP, with any status but 400, on a port that it listens on; if it was never seen to
+    /// since the agent started, it is alive after 1s.
     Auto,
 }
 

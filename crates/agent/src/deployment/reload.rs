@@ -15,7 +15,13 @@ use patchwire_tree::Window;
 use tokio::runtime::Handle;
 
 use super::{Deployment, listed, micros};
-use crate::{app::App, failure, process::RunError, ready::NotReady, supervisor::OnExit};
+use crate::{
+    app::App,
+    failure,
+    process::RunError,
+    ready::{self, Evidence, NotReady},
+    supervisor::OnExit,
+};
 
 /// How long a reload command may take.
 const COMMAND: Duration = Duration::from_secs(60);
@@ -25,17 +31,6 @@ const LOG_TAIL: usize = 64 << 10;
 
 /// The most bytes of a command's output in a message.
 const LAST_WORDS: usize = 2 << 10;
-
-/// How the app took up what stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TakenUp {
-    /// It was started anew: what is ready now can only be the new code.
-    Started,
-    /// It was told by a signal or a command.
-    Told,
-    /// Nothing is done, as was asked for.
-    Nothing,
-}
 
 impl Deployment {
     /// Has the app take up what was committed, and waits until it is ready.
@@ -94,9 +89,29 @@ impl Deployment {
         }
     }
 
-    /// Waits until the app is ready after it was started.
-    pub(crate) async fn verify_start(&self, options: &AppOptions) -> Reloaded {
-        self.verify(options, TakenUp::Started, Duration::ZERO).await
+    /// Starts the app on what stands, and waits until it is ready: what is ready then can only be that.
+    pub(crate) async fn start_and_verify(&self, options: &AppOptions) -> Reloaded {
+        let begun = Instant::now();
+        let check = self.flags.ready(options.ready.as_ref());
+        // Of an app that ended by itself something may be left, which would answer the check. Whoever
+        // starts it is told of what doesn't end.
+        drop(self.app.stop().await);
+        let unanswered = ready::unanswered(&check).await;
+        self.start_app(OnExit::Hold).await;
+        let (reload, since) = (begun.elapsed(), Instant::now());
+        let ready = match unanswered {
+            Ok(()) => {
+                let timeout = self.flags.ready_timeout(options.ready_timeout_ms);
+                self.app.verify(&check, timeout).await
+            }
+            Err(not_ready) => Err(not_ready),
+        };
+        Reloaded {
+            outcome: self.outcome(ready).await.map(|()| true),
+            reload_us: micros(reload),
+            ready_us: micros(since.elapsed()),
+            ..self.reloaded()
+        }
     }
 
     /// Starts the app on what stands, if there is anything: an app whose files are yet to be pushed
@@ -134,89 +149,78 @@ impl Deployment {
     }
 
     async fn take_up_and_verify(&self, options: &AppOptions) -> Reloaded {
-        let started = Instant::now();
-        let taken_up = self
-            .take_up(&self.flags.reload(options.reload.as_ref()))
-            .await;
-        let reload = started.elapsed();
-        match taken_up {
-            Ok(TakenUp::Nothing) => Reloaded {
-                outcome: Ok(false),
-                reload_us: micros(reload),
-                ..self.reloaded()
-            },
-            Ok(taken_up) => self.verify(options, taken_up, reload).await,
-            Err(message) => Reloaded {
-                outcome: Err(Failure::new(FailureCode::ReloadFailed, message)),
-                reload_us: micros(reload),
-                ..self.reloaded()
-            },
+        let reload = self.flags.reload(options.reload.as_ref());
+        // A signal or a command is of no use to an app that isn't there.
+        if reload == Reload::Restart || !self.app.state().running {
+            return self.start_and_verify(options).await;
         }
-    }
-
-    async fn take_up(&self, reload: &Reload) -> Result<TakenUp, String> {
-        let running = self.app.state().running;
-        match reload {
-            Reload::None if running => Ok(TakenUp::Nothing),
-            Reload::Signal(signal) if running => match self.app.signal(*signal).await {
-                Ok(()) => Ok(TakenUp::Told),
-                Err(error) => Err(format!("can't signal the app: {error}")),
-            },
-            Reload::Command(command) if running => {
-                match self.app.run_command(command, COMMAND).await {
-                    Ok(done) if done.exit == Exit::Code(0) => Ok(TakenUp::Told),
-                    Ok(done) => Err(format!(
-                        "the reload command ended with {}: {}",
-                        done.exit,
-                        last_words(&done.output)
-                    )),
-                    Err(RunError::TimedOut { timeout, output }) => Err(format!(
-                        "the reload command did not end within {}: {}",
-                        humantime::format_duration(timeout),
-                        last_words(&output)
-                    )),
-                    Err(error) => Err(format!("the reload command failed: {error}")),
-                }
+        let begun = Instant::now();
+        let told = self.tell(&reload).await;
+        let (reload_us, since) = (micros(begun.elapsed()), Instant::now());
+        let outcome = match told {
+            Ok(()) if reload == Reload::None => Ok(()),
+            Ok(()) => {
+                let check = match self.flags.ready(options.ready.as_ref()) {
+                    // An answer of an app that went on running says nothing of the new code.
+                    ReadyCheck::Auto => ReadyCheck::default(),
+                    check => check,
+                };
+                let timeout = self.flags.ready_timeout(options.ready_timeout_ms);
+                self.outcome(self.app.verify(&check, timeout).await).await
             }
-            // A signal or a command is of no use to an app that isn't there.
-            Reload::Restart | Reload::Signal(_) | Reload::Command(_) | Reload::None => {
-                self.start_app(OnExit::Hold).await;
-                Ok(TakenUp::Started)
-            }
-        }
-    }
-
-    async fn verify(&self, options: &AppOptions, taken_up: TakenUp, reload: Duration) -> Reloaded {
-        let since = Instant::now();
-        let check = match (self.flags.ready(options.ready.as_ref()), taken_up) {
-            // An answer of an app that went on running says nothing of the new code.
-            (ReadyCheck::Auto, TakenUp::Told) => ReadyCheck::default(),
-            (check, _) => check,
+            Err(message) => Err(Failure::new(FailureCode::ReloadFailed, message)),
         };
-        let timeout = self.flags.ready_timeout(options.ready_timeout_ms);
-        let outcome = match self.app.verify(&check, timeout).await {
+        Reloaded {
+            outcome: outcome.map(|()| false),
+            reload_us,
+            ready_us: micros(since.elapsed()),
+            ..self.reloaded()
+        }
+    }
+
+    /// Tells an app that runs on of the new code.
+    async fn tell(&self, reload: &Reload) -> Result<(), String> {
+        match reload {
+            Reload::Restart | Reload::None => Ok(()),
+            Reload::Signal(signal) => {
+                let sent = self.app.signal(*signal).await;
+                sent.map_err(|error| format!("can't signal the app: {error}"))
+            }
+            Reload::Command(command) => match self.app.run_command(command, COMMAND).await {
+                Ok(done) if done.exit == Exit::Code(0) => Ok(()),
+                Ok(done) => Err(format!(
+                    "the reload command ended with {}: {}",
+                    done.exit,
+                    last_words(&done.output)
+                )),
+                Err(RunError::TimedOut { timeout, output }) => Err(format!(
+                    "the reload command did not end within {}: {}",
+                    humantime::format_duration(timeout),
+                    last_words(&output)
+                )),
+                Err(error) => Err(format!("the reload command failed: {error}")),
+            },
+        }
+    }
+
+    async fn outcome(&self, ready: Result<Evidence, NotReady>) -> Result<(), Failure> {
+        match ready {
             Ok(evidence) => {
                 tracing::debug!(?evidence, "the app is ready");
-                Ok(taken_up == TakenUp::Started)
+                Ok(())
             }
-            Err(_) if self.is_ending() => {
-                // That it isn't ready is our own doing. The next start of the agent finds this push
-                // unverified and makes up for it.
-                return std::future::pending().await;
-            }
+            // That it isn't ready is our own doing. The next start of the agent finds this push
+            // unverified and makes up for it.
+            Err(_) if self.is_ending() => std::future::pending().await,
             Err(not_ready) => {
                 let code = match not_ready {
                     NotReady::NotStarted { .. } | NotReady::Exited { .. } => FailureCode::AppExited,
-                    NotReady::Superseded | NotReady::TimedOut { .. } => FailureCode::NotReady,
+                    NotReady::NotTheApp { .. }
+                    | NotReady::Superseded
+                    | NotReady::TimedOut { .. } => FailureCode::NotReady,
                 };
                 Err(Failure::new(code, not_ready.to_string()))
             }
-        };
-        Reloaded {
-            outcome,
-            reload_us: micros(reload),
-            ready_us: micros(since.elapsed()),
-            ..self.reloaded()
         }
     }
 

@@ -7,13 +7,12 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
 };
 
 use hyper::StatusCode;
 use tokio::{
     task::{JoinSet, spawn_blocking},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Instant, sleep},
 };
 
 use super::{PAUSE_FIRST, PAUSE_MAX, get};
@@ -21,9 +20,6 @@ use crate::process::Group;
 
 #[cfg(target_os = "linux")]
 mod diag;
-
-/// How often is looked at what listens: nothing tells when that changes.
-const POLL: Duration = Duration::from_millis(10);
 
 /// The most of the app's processes that are looked at, and of the descriptors of each.
 const PROCESSES: usize = 64;
@@ -46,20 +42,23 @@ struct Listener {
 /// Any status will do but 400, as the answer of what speaks no HTTP but knows it when it sees it: the
 /// inspector of Node, a port for TLS.
 pub(crate) async fn answered(group: Group) -> SocketAddr {
+    let begun = Instant::now();
+    let mut before = Vec::new();
     let mut asked = Vec::new();
     let mut asking = JoinSet::new();
-    let mut tick = interval(POLL);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut before = Vec::new();
     loop {
+        // Nothing tells when an app begins to listen: it is seen a part of its own time later.
+        let pause = (begun.elapsed() / 32).clamp(PAUSE_FIRST, PAUSE_MAX);
         tokio::select! {
-            Some(answered) = asking.join_next() => {
-                // Whoever listens there by now may be someone else.
-                if let Ok(address) = answered && addresses(group).await.contains(&address) {
+            Some(Ok(address)) = asking.join_next() => {
+                if addresses(group).await.contains(&address) {
                     return address;
                 }
+                // Someone else listens there by now: it is asked again once it is the group's alone.
+                asked.retain(|asked| *asked != address);
+                before.clear();
             }
-            _ = tick.tick() => {
+            () = sleep(pause) => {
                 let listeners = in_thread(listeners).await;
                 if listeners == before {
                     continue;

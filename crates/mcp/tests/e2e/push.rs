@@ -2,9 +2,12 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::world::{APP, Agent, Link, Relay, World, assert_same_tree, at, free_port, get};
+use crate::world::{
+    APP, Agent, Link, Relay, World, assert_same_tree, at, free_port, get, wait_until,
+};
 
 #[test]
 fn an_edit_here_runs_there_and_one_that_crashes_is_rolled_back() {
@@ -81,6 +84,72 @@ fn an_app_whose_files_are_not_there_yet_waits_for_them() {
     );
     let said = agent.process.output();
     assert_eq!(said.matches("nothing to run yet").count(), 1);
+}
+
+/// Answers from a daemon that says its process id in a file once it listens, and that ends by itself
+/// if the test doesn't come to end it.
+const DAEMON: &str = r#"
+import http.server, os, signal, sys
+if os.fork():
+    sys.exit()
+os.setsid()
+for stream in (1, 2):
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+signal.alarm(120)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+with open(sys.argv[2] + ".part", "w") as file:
+    print(os.getpid(), file=file)
+os.rename(sys.argv[2] + ".part", sys.argv[2])
+server.serve_forever()
+"#;
+
+#[test]
+fn a_daemon_that_answers_with_old_code_is_not_taken_for_the_new() {
+    let world = World::new();
+    let relay = Relay::start(&world);
+    let link = world.link(&relay, "hello", "dev");
+    let (source, port) = (world.path("source"), free_port());
+    fs::create_dir(&source).unwrap();
+    let app = source.join("app.py");
+    fs::write(&app, DAEMON).unwrap();
+    let (ready, pid_file) = (format!("http://127.0.0.1:{port}/"), world.path("daemon"));
+    let agent = Agent::start(
+        &world,
+        &link,
+        &world.path("target"),
+        &["--ready", &ready],
+        &[
+            "python3",
+            "app.py",
+            &port.to_string(),
+            pid_file.to_str().unwrap(),
+        ],
+    );
+
+    // Whether the daemon answers before its parent has ended is a race, so the status may be either.
+    world.push(&link, &source);
+    wait_until("the daemon serves", || pid_file.exists());
+    let daemon = fs::read_to_string(&pid_file).unwrap();
+    agent.process.wait_for("the app ended by itself", 0);
+
+    fs::write(&app, "import signal; signal.pause()\n").unwrap();
+    let pushed = world.push(&link, &source);
+    assert_eq!(pushed.json["error"]["code"], "not-ready", "{pushed:#?}");
+    let message = pushed.message();
+    assert!(
+        message.contains("answers while the app is stopped"),
+        "{message}"
+    );
+
+    let daemon = Pid::from_raw(daemon.trim().parse().unwrap()).unwrap();
+    kill_process(daemon, Signal::KILL).unwrap();
+    fs::write(&app, APP).unwrap();
+    world.push(&link, &source).expect("done");
+    assert!(get(port).contains("Hello from Patchwire"));
 }
 
 fn status(world: &World, link: &Link) -> Value {
