@@ -30,6 +30,7 @@ use crate::{
     tools::{Outcome, app_logs, app_status, push_changes},
 };
 
+pub(crate) mod keeper;
 pub(crate) mod roots;
 pub(crate) mod steps;
 mod transport;
