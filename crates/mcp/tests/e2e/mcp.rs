@@ -747,6 +747,27 @@ fn the_inspectors_command_line_is_content() {
         serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", said(&output)))
     };
+    // As the page says it, where an editor puts the project's directory in.
+    let page = include_str!("../../../../docs/mcp.md");
+    let config = page.split("```json\n").nth(1).unwrap().split("```").next();
+    let source = site.shop.source.display().to_string();
+    let config = config.unwrap().replace("${workspaceFolder}", &source);
+    let config_file = site.world.path("mcp.json");
+    fs::write(&config_file, config).unwrap();
+    let mut inspector = site.world.command(modules.join(".bin/node"));
+    inspector.arg(modules.join(".bin/mcp-inspector"));
+    inspector.arg("--cli").arg("--config").arg(config_file);
+    inspector.args(["--server", "patchwire", "--format", "json"]);
+    inspector.args(["--method", "tools/call", "--tool-name", "app_status"]);
+    let path = std::env::var_os("PATH").unwrap();
+    let own = program("patchwire").parent().unwrap().to_owned();
+    let path = [own].into_iter().chain(std::env::split_paths(&path));
+    inspector.env("PATH", std::env::join_paths(path).unwrap());
+    let output = inspector.current_dir("/").output().unwrap();
+    let answer = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", said(&output)));
+    Called::of(&answer).says("nothing pushed yet");
+
     let listed = inspect(&["--method", "tools/list", "--strict"]);
     assert_eq!(listed["result"]["tools"].as_array().unwrap().len(), 3);
     assert!(!listed.to_string().contains("\"findings\""), "{listed:#}");
