@@ -136,7 +136,7 @@ pub struct WatchSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The directory to push is none.
-    #[error("“{}” can't be pushed: name the app's directory with --root, or as root in patchwire.toml", path.display())]
+    #[error("“{}” can't be pushed: name the app's directory as root: with `--root`, in a tool's call, or in patchwire.toml", path.display())]
     Root {
         /// The directory.
         path: PathBuf,

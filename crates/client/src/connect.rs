@@ -24,6 +24,10 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// What a relay that was reached in the last moment has left to get us to the agent.
 const GREETING: Duration = Duration::from_secs(1);
 
+/// What a request has left to connect that waited while another one tried to: that none is answered
+/// by silence about why.
+const OWN_TRY: Duration = Duration::from_millis(500);
+
 /// How long a connection that was made earlier has to get us to the agent. It may be dead without
 /// our knowing: the relay was killed, or this machine slept. A new one tells.
 const KEPT: Duration = Duration::from_secs(3);
@@ -174,6 +178,7 @@ impl Client {
     }
 
     async fn attempt(&self, timeout: Duration) -> Result<Session, ClientError> {
+        let begun = Instant::now();
         let relay = {
             let mut slot = self.relay.lock().await;
             match &*slot {
@@ -183,7 +188,7 @@ impl Client {
                         &self.link,
                         Role::Developer,
                         &self.options.name,
-                        timeout,
+                        timeout.saturating_sub(begun.elapsed()).max(OWN_TRY),
                     );
                     let relay = Arc::new(connected.await.map_err(ClientError::Connect)?);
                     Arc::clone(slot.insert(relay))

@@ -84,7 +84,8 @@ pub enum ClientError {
     Content(#[from] ContentError),
     /// There is nothing to push.
     #[error(
-        "{} holds nothing to push, and the agent has something: --force if it shall be empty",
+        "{} holds nothing to push, and the agent has something: push with `force` if it shall be \
+         empty",
         root.display()
     )]
     Empty {
@@ -93,8 +94,8 @@ pub enum ClientError {
     },
     /// The push would delete most of what the agent has.
     #[error(
-        "this would delete {deleted} of the {managed} entries that the agent has: --force if it \
-         shall, or is {} the wrong directory?", root.display()
+        "this would delete {deleted} of the {managed} entries that the agent has: push with `force` \
+         if it shall, or is {} the wrong directory?", root.display()
     )]
     DeletesTooMuch {
         /// How many would be deleted.

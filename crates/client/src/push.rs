@@ -353,8 +353,8 @@ impl PushInProgress<'_> {
     }
 
     fn report_unknown(&self, push_id: PushId) -> PushReport {
-        let message = "the push was sent and its answer never came: `patchwire status` tells \
-                       whether it stands, and pushing again is safe";
+        let message = "the push was sent and its answer never came: `patchwire status`, or the \
+                       tool app_status, tells whether it stands, and pushing again is safe";
         PushReport {
             status: ReportStatus::Unknown,
             error: Some(ReportedError {

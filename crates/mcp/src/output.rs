@@ -21,6 +21,8 @@ pub(crate) mod status;
 pub(crate) mod watch;
 mod words;
 
+pub(crate) use words::foreign;
+
 /// Prints one line.
 pub(crate) fn line(line: &str) {
     write(|out| writeln!(out, "{line}"));
@@ -53,7 +55,7 @@ pub(crate) fn log_lines(lines: &[LogLine]) -> bool {
 
 /// A line of the app's output without what could fool a terminal.
 pub(crate) fn log_line(line: &LogLine) -> String {
-    words::foreign(&String::from_utf8_lossy(&line.text))
+    foreign(&String::from_utf8_lossy(&line.text))
 }
 
 /// Prints lines of the app's output for programs. `false` once nobody reads them.
@@ -78,13 +80,19 @@ pub(crate) fn failure_text(failure: &Failure) -> String {
     foreign_lines(&failure.message())
 }
 
+/// What is good to know beside a result. It may repeat what comes from elsewhere.
+pub(crate) fn warning(message: impl AsRef<str>) -> String {
+    let warning = console::style("warning").yellow();
+    format!("{warning}: {}\n", foreign(message.as_ref()))
+}
+
 /// Says something that is no result. It may repeat what comes from elsewhere.
 pub(crate) fn aside(message: &str) {
     complain(&(foreign_lines(message) + "\n"));
 }
 
 fn foreign_lines(message: &str) -> String {
-    let lines: Vec<_> = message.lines().map(words::foreign).collect();
+    let lines: Vec<_> = message.lines().map(foreign).collect();
     lines.join("\n")
 }
 

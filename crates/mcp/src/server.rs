@@ -1,5 +1,4 @@
-//! The MCP server: takes calls on standard input, answers on standard output, and ends with its
-//! input.
+//! The MCP server: takes calls on standard input, answers on standard output, and ends with either.
 //!
 //! What goes wrong with the work of a call is its result, with `isError`. A protocol error is only
 //! what is no call of one of the tools.
@@ -31,6 +30,7 @@ use crate::{
     tools::{Outcome, app_logs, app_status, push_changes},
 };
 
+pub(crate) mod keeper;
 pub(crate) mod roots;
 pub(crate) mod steps;
 mod transport;
@@ -41,8 +41,9 @@ use steps::{Reporter, Steps};
 /// How many calls are worked on at a time.
 const CALLS: usize = 64;
 
-/// How long calls in flight have for their answers once a signal ends the server. The end of
-/// standard input gives them 5 s to do their work, too, which is the protocol library's.
+/// How long calls in flight have for their answers once a signal or the end of standard output ends
+/// the server. The end of standard input gives them 5 s to do their work, too, which is the protocol
+/// library's.
 const LAST_WORDS: time::Duration = time::Duration::from_secs(3);
 
 const INSTRUCTIONS: &str = "\
@@ -54,7 +55,7 @@ server was started in. \
 app_status tells whether the app runs and which push stands, app_logs shows what the app printed, \
 and every error says what to do next.";
 
-/// Serves MCP on standard input and output until the input or a signal ends it.
+/// Serves MCP on standard input and output until one of them or a signal ends it.
 pub(crate) async fn serve(context: Context) -> Result<(), Failure> {
     let ended = ended().map_err(|error| Failure::failed("signals", error))?;
     tokio::pin!(ended);
@@ -91,7 +92,7 @@ pub(crate) async fn serve(context: Context) -> Result<(), Failure> {
     result
 }
 
-/// Waits for a signal to end.
+/// Waits for a signal to end, or until nobody is there to read answers.
 fn ended() -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -99,6 +100,7 @@ fn ended() -> io::Result<impl Future<Output = ()>> {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            () = transport::unread() => {}
         }
     })
 }

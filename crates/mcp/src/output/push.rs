@@ -8,6 +8,15 @@ use super::words::{app, count, duration, foreign, indented, time};
 
 /// What a push came to: one line where all is well, and what to know and do where it isn't.
 pub(crate) fn human(report: &PushReport) -> String {
+    said(report, "`patchwire push --force`")
+}
+
+/// The same for who called the tool.
+pub(crate) fn for_tool(report: &PushReport) -> String {
+    said(report, "the argument `force`")
+}
+
+fn said(report: &PushReport, forcing: &str) -> String {
     let mut said = match report.status {
         _ if report.dry_run => planned(report),
         ReportStatus::Done => done(report),
@@ -21,7 +30,7 @@ pub(crate) fn human(report: &PushReport) -> String {
             let ended = ended_badly("rolled back", report);
             format!("{ended}the previous tree is back{}\n", apps(report))
         }
-        ReportStatus::Conflict => conflict(report),
+        ReportStatus::Conflict => conflict(report, forcing),
         ReportStatus::Unknown => format!("{}: {}\n", style("unknown").yellow(), message(report)),
     };
     if !report.drift.is_empty() {
@@ -29,11 +38,7 @@ pub(crate) fn human(report: &PushReport) -> String {
         said.push_str(&indented(report.drift.iter().map(ToString::to_string)));
     }
     for warning in &report.warnings {
-        said.push_str(&format!(
-            "{}: {}\n",
-            style("warning").yellow(),
-            foreign(warning)
-        ));
+        said.push_str(&super::warning(warning));
     }
     said
 }
@@ -84,7 +89,7 @@ fn ended_badly(what: &str, report: &PushReport) -> String {
     said
 }
 
-fn conflict(report: &PushReport) -> String {
+fn conflict(report: &PushReport, forcing: &str) -> String {
     let mut said = format!("{}: ", style("conflict").red());
     match &report.conflict {
         Some(with) => {
@@ -102,10 +107,9 @@ fn conflict(report: &PushReport) -> String {
         }
         None => said.push_str(&format!("{}\n", message(report))),
     }
-    said.push_str(
-        "take those changes over here and push again, or replace them with \
-         `patchwire push --force`\n",
-    );
+    said.push_str(&format!(
+        "take those changes over here and push again, or replace them with {forcing}\n"
+    ));
     said
 }
 
@@ -286,6 +290,7 @@ mod tests {
              take those changes over here and push again, or replace them with \
              `patchwire push --force`\n"
         );
+        assert!(for_tool(&conflict).ends_with("replace them with the argument `force`\n"));
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(super) fn app(app: &AppState) -> String {
 }
 
 /// One line of text from elsewhere that can't fool a terminal.
-pub(super) fn foreign(text: &str) -> String {
+pub(crate) fn foreign(text: &str) -> String {
     let plain = console::strip_ansi_codes(text);
     // Tabs align tracebacks, and a backslash there is nothing but one.
     let fields = plain.split('\t').map(|field| {

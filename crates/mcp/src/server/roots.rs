@@ -8,14 +8,16 @@ use std::{
 
 use anyhow::anyhow;
 use patchwire_client::{
-    Client,
+    Client, PushReport, PushRequest,
     config::{Project, canonical_directory},
     links::{LinkOptions, LinksError},
+    report::ReportStatus,
 };
 use patchwire_protocol::name::Name;
 use patchwire_transport::DeploymentLink;
 use tokio::task::JoinSet;
 
+use super::keeper::Keeper;
 use crate::{context::Context, failure::Failure};
 
 /// How many connections are kept that no call uses.
@@ -41,9 +43,26 @@ pub(crate) struct Roots {
 #[derive(Debug)]
 pub(crate) struct Connection {
     root: PathBuf,
-    pub(crate) client: Client,
+    pub(crate) client: Arc<Client>,
     /// Held by the push of this root, so that the next one finds what it left.
-    pub(crate) pushing: tokio::sync::Mutex<()>,
+    pub(crate) pushing: Arc<tokio::sync::Mutex<()>>,
+    /// Keeps what the last push left.
+    pub(crate) keeper: Keeper,
+}
+
+impl Connection {
+    /// Keeps what a push has left at the agent, or nothing if it left nothing that is known.
+    pub(crate) fn keep(&self, request: PushRequest, report: &PushReport) {
+        let tree = match report.status {
+            ReportStatus::Done | ReportStatus::NoChanges => report.root,
+            ReportStatus::Failed
+            | ReportStatus::RolledBack
+            | ReportStatus::Conflict
+            | ReportStatus::Unknown => None,
+        };
+        let (client, turn) = (Arc::clone(&self.client), Arc::clone(&self.pushing));
+        self.keeper.keep(client, turn, request, tree);
+    }
 }
 
 impl Roots {
@@ -73,7 +92,10 @@ impl Roots {
         let connections = std::mem::take(&mut *self.connections());
         let mut closing = JoinSet::new();
         for connection in connections {
-            closing.spawn(async move { connection.client.close().await });
+            closing.spawn(async move {
+                connection.keeper.end().await;
+                connection.client.close().await;
+            });
         }
         closing.join_all().await;
     }
@@ -106,21 +128,29 @@ impl Roots {
             Some(Ok(own)) if *own == project.root => options,
             _ => LinkOptions::default(),
         };
-        match (self.context.links()?.resolve(project, &options), own) {
-            (Err(error @ LinksError::None { .. }), Some(_)) => {
-                let code = Failure::from(error).code;
-                Err(Failure::new(
-                    2,
-                    code,
-                    anyhow!(
-                        "there is no link for “{}”, and the one that this server was given is for \
-                         its own root alone: record one with `patchwire join --root DIR @FILE`",
-                        project.root.display()
-                    ),
-                ))
-            }
-            (resolved, _) => Ok(resolved?),
+        let error = match self.context.links()?.resolve(project, &options) {
+            Ok(link) => return Ok(link),
+            Err(error) => error,
+        };
+        let is_none = matches!(error, LinksError::None { .. });
+        let failure = Failure::from(error);
+        if !is_none {
+            return Err(failure);
         }
+        let but = match own {
+            Some(_) => ", and the one that this server was given is for its own root alone",
+            None => "",
+        };
+        // Its own words name an option, which a call has not.
+        Err(Failure::new(
+            failure.exit_code,
+            failure.code,
+            anyhow!(
+                "there is no link for “{}”{but}: in a terminal, record one with `patchwire join \
+                 --root DIR @FILE`, or make one with `patchwire init --root DIR --relay @FILE`",
+                project.root.display()
+            ),
+        ))
     }
 
     fn connection(&self, project: &Project, link: DeploymentLink) -> Arc<Connection> {
@@ -134,8 +164,9 @@ impl Roots {
         let connection = found.unwrap_or_else(|| {
             Arc::new(Connection {
                 root: project.root.clone(),
-                client: self.context.client_of(link),
-                pushing: tokio::sync::Mutex::default(),
+                client: Arc::new(self.context.client_of(link)),
+                pushing: Arc::default(),
+                keeper: Keeper::default(),
             })
         });
         while connections.len() >= KEPT {

@@ -1,6 +1,10 @@
 //! Standard input and output as the protocol library takes them, with what it lacks.
 
-use std::{future::Future, io};
+use std::{
+    future::{self, Future},
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use rmcp::{
     RoleServer,
@@ -8,7 +12,8 @@ use rmcp::{
     transport::{Transport, async_rw::AsyncRwTransport},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, Interest},
+    net::unix::pipe,
     sync::watch,
 };
 
@@ -26,6 +31,25 @@ pub(super) fn stdio() -> (
     watch::Receiver<bool>,
 ) {
     Lines::new(tokio::io::stdin(), tokio::io::stdout())
+}
+
+/// Waits until nobody can read standard output any more; for ever where that is not heard of, as of
+/// a file.
+pub(super) async fn unread() {
+    if closed(io::stdout().as_fd()).await.is_err() {
+        future::pending::<()>().await;
+    }
+}
+
+/// Waits until the other end of a pipe or a socket is gone. Its mode stays as it is: others who have
+/// it may not expect another.
+async fn closed(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let sender = pipe::Sender::from_owned_fd_unchecked(fd.try_clone_to_owned()?)?;
+    while !sender.ready(Interest::WRITABLE).await?.is_write_closed() {
+        // That there is room is old news from here on.
+        let _: io::Result<()> = sender.try_io(|| Err(io::ErrorKind::WouldBlock.into()));
+    }
+    Ok(())
 }
 
 struct Lines<R: AsyncRead, W: AsyncWrite> {
@@ -117,6 +141,12 @@ impl Drop for Unsent {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs::File,
+        io::{Read, Write},
+        os::{fd::OwnedFd, unix::net::UnixStream},
+    };
+
     use rmcp::model::{RequestId, ServerResult};
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, duplex, split};
 
@@ -144,7 +174,7 @@ mod tests {
         tokio::select! {
             biased;
             message = lines.receive() => panic!("{message:?} was read"),
-            () = std::future::ready(()) => {}
+            () = future::ready(()) => {}
         }
         let mut read = BufReader::new(theirs_read).lines();
         for _ in &answers {
@@ -165,5 +195,37 @@ mod tests {
         }
         assert_eq!(received, [true, true, false]);
         assert!(*hears.borrow());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_who_reads_is_heard_of() {
+        let (read, write) = io::pipe().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        for (ours, theirs) in [
+            (OwnedFd::from(write), OwnedFd::from(read)),
+            (ours.into(), theirs.into()),
+        ] {
+            let end = closed(ours.as_fd());
+            tokio::pin!(end);
+            // What is written and read is no end.
+            for _ in 0..3 {
+                File::from(ours.try_clone().unwrap())
+                    .write_all(b"answer")
+                    .unwrap();
+                let mut answer = [0; 6];
+                File::from(theirs.try_clone().unwrap())
+                    .read_exact(&mut answer)
+                    .unwrap();
+                tokio::select! {
+                    biased;
+                    ended = &mut end => panic!("{ended:?}"),
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+            drop(theirs);
+            end.await.unwrap();
+        }
+        let file = tempfile::tempfile().unwrap();
+        assert!(closed(file.as_fd()).await.is_err());
     }
 }

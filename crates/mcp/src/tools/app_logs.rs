@@ -89,7 +89,9 @@ pub(crate) async fn call(roots: &Roots, arguments: JsonObject) -> Result<Outcome
         lines: kept.lines.iter().map(LogLineReport::from).collect(),
         left_out: kept.left_out,
     };
-    Ok(Outcome::new(human(&kept), &report, false))
+    let mut text = human(&kept);
+    text.extend(connection.keeper.take_note().map(output::warning));
+    Ok(Outcome::new(text, &report, false))
 }
 
 /// The last lines that fit.

@@ -47,5 +47,7 @@ pub(crate) async fn call(roots: &Roots, arguments: JsonObject) -> Result<Outcome
         deployment: arguments.deployment.as_deref(),
     })?;
     let report = StatusReport::from(connection.client.status().await?);
-    Ok(Outcome::new(output::status::human(&report), &report, false))
+    let mut text = output::status::human(&report);
+    text.extend(connection.keeper.take_note().map(output::warning));
+    Ok(Outcome::new(text, &report, false))
 }

@@ -90,7 +90,13 @@ pub(crate) async fn call(
             connection.pushing.lock().await
         }
     };
-    let report = connection.client.push(&request, &show).await?;
+    // Where it comes to no report, what was kept before still is.
+    let mut report = connection.client.push(&request, &show).await?;
+    if !request.dry_run {
+        connection.keep(request, &report);
+    }
+    report.warnings.extend(connection.keeper.take_note());
     let failed = report.exit_code() != 0;
-    Ok(Outcome::new(output::push::human(&report), &report, failed))
+    let text = output::push::for_tool(&report);
+    Ok(Outcome::new(text, &report, failed))
 }

@@ -66,27 +66,28 @@ async fn a_follower_sees_a_push_a_crash_and_the_agents_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_hears_that_the_agent_was_killed() {
+async fn a_follower_hears_that_the_agent_or_the_relay_was_killed() {
     let world = World::new();
-    let relay = Relay::start(&world);
-    let link = world.link(&relay, "shop", "dev");
-    let mut agent = Agent::idle(&world, &link, &world.path("target"));
-    let mut news = follow(&link).await;
-    next(&mut news).await;
-    agent.process.kill();
-    ended(&mut news).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_follower_hears_that_the_relay_was_killed() {
-    let world = World::new();
-    let mut relay = Relay::start(&world);
-    let link = world.link(&relay, "shop", "dev");
-    let _agent = Agent::idle(&world, &link, &world.path("target"));
-    let mut news = follow(&link).await;
-    next(&mut news).await;
-    relay.process.kill();
-    ended(&mut news).await;
+    // It takes as long as connections may be silent: both at once.
+    let [mut one, other] = ["one", "other"].map(|name| Relay::start_in(&world, name, 0));
+    let mut agents = Vec::new();
+    let mut followers = Vec::new();
+    for (relay, app) in [(&one, "one"), (&other, "other")] {
+        let link = world.link(relay, app, "dev");
+        agents.push(Agent::idle(
+            &world,
+            &link,
+            &world.path(&format!("{app}-target")),
+        ));
+        let mut news = follow(&link).await;
+        next(&mut news).await;
+        followers.push(news);
+    }
+    one.process.kill();
+    agents[1].process.kill();
+    for mut news in followers {
+        ended(&mut news).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

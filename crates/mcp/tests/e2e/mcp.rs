@@ -1,16 +1,20 @@
 //! `patchwire mcp`: what an editor's agent gets to see of a push.
 
 use std::{
+    collections::BTreeMap,
     fs,
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::Output,
+    process::{Output, Stdio},
+    thread,
 };
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::world::{
-    APP, Agent, Link, Relay, World, assert_same_tree, at, free_port, get, noise, program, test_tool,
+    APP, Agent, Link, Relay, World, assert_same_tree, at, free_port, get, noise, program,
+    test_tool, tree, wait_until,
 };
 use server::{Called, Server};
 
@@ -46,6 +50,13 @@ impl Site {
 
     fn server(&self) -> Server {
         Server::greeted(&self.world, &self.shop.source, &["--wait", "5s"])
+    }
+
+    /// Ends the agent, and starts another with an empty root.
+    fn replace_agent(&mut self, root: &str) {
+        let shop = &mut self.shop;
+        shop.agent.process.terminate();
+        shop.agent = Shop::agent(&self.world, &shop.link, &self.world.path(root), shop.port);
     }
 }
 
@@ -485,28 +496,144 @@ fn a_call_that_is_cancelled_leaves_the_agent_as_it_was_and_is_not_answered() {
     let site = Site::new();
     let mut server = site.server();
     push(&mut server).expect("done");
-    // More than fits on the way to an agent that does not read.
-    let large = site.shop.source.join("large");
-    fs::write(&large, noise(64 << 20)).unwrap();
+    // Another developer's push has its turn for as long as its app stands at the gate.
+    let (gate, other) = (site.world.path("gate"), site.world.path("other"));
+    fs::create_dir(&other).unwrap();
+    let waits = format!(
+        "import os, time\nprint('at the gate', flush=True)\n\
+         while not os.path.exists({gate:?}): time.sleep(0.01)\n{APP}"
+    );
+    fs::write(other.join("app.py"), waits).unwrap();
     let agent = &site.shop.agent.process;
-    let from = agent.output().len();
-    let id = server.ask_for("push_changes", &json!({}));
-    server.wait_for_notice("sending");
-    agent.signal(Signal::STOP);
-    let cancelled = json!({"requestId": id, "reason": "the user changed their mind"});
-    server.send(&json!({
-        "jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled,
-    }));
-    // It was taken in before this, which is answered, and the push is not.
-    assert_eq!(server.request("ping", &json!({}))["result"], json!({}));
-    agent.signal(Signal::CONT);
-    agent.wait_for("the developer left before the push was here", from);
+    thread::scope(|scope| {
+        let force = || site.world.push_with(&site.shop.link, &other, &["--force"]);
+        let holds = scope.spawn(force);
+        agent.wait_for("at the gate", 0);
 
-    fs::remove_file(large).unwrap();
-    site.shop.edit("After a change of mind");
-    push(&mut server).expect("done").says("1 changed");
+        site.shop.edit("After a change of mind");
+        let id = server.ask_for("push_changes", &json!({}));
+        server.wait_for_notice("waiting for another push to end");
+        let cancelled = json!({"requestId": id, "reason": "the user changed their mind"});
+        server.send(&json!({
+            "jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled,
+        }));
+        // It was taken in before this, which is answered, and the push is not.
+        assert_eq!(server.request("ping", &json!({}))["result"], json!({}));
+        agent.wait_for("the developer left before the push was here", 0);
+        fs::write(&gate, "").unwrap();
+        holds.join().unwrap().expect("done");
+    });
+    assert_same_tree(&other, &site.shop.agent.root);
+
+    let conflict = push(&mut server).expect("conflict");
+    conflict.says("the argument `force`");
+    let forced = server.call("push_changes", &json!({"force": true}));
+    forced.expect("done").says("1 changed");
     site.shop.serves("After a change of mind");
     assert!(server.end().0.success());
+}
+
+#[test]
+fn what_was_pushed_is_pushed_again_when_the_agent_comes_back_without_it() {
+    let mut site = Site::new();
+    let mut server = site.server();
+    push(&mut server).expect("done");
+    site.shop.edit("Kept");
+    push(&mut server).expect("done");
+
+    site.replace_agent("second");
+    server.complains("it was pushed again at");
+    assert_same_tree(&site.shop.source, &site.shop.agent.root);
+    site.shop.serves("Kept");
+    // The next result says so, and no other.
+    let status = server.call("app_status", &json!({}));
+    status.says("ready").says("warning: the agent came back");
+    let status = server.call("app_status", &json!({}));
+    assert!(!status.text.contains("warning"), "{status:#?}");
+
+    // And again.
+    site.replace_agent("third");
+    server.complains("it was pushed again at");
+    site.shop.serves("Kept");
+    let logs = server.call("app_logs", &json!({"lines": 1}));
+    logs.says("warning: the agent came back");
+
+    // An edit that nobody called finished is not pushed.
+    site.shop.edit("Half an edit");
+    site.replace_agent("fourth");
+    server.complains("it was not pushed again, as the directory had changed");
+    assert_eq!(tree(&site.shop.agent.root), BTreeMap::new());
+    let done = push(&mut server).expect("done");
+    assert!(
+        done.structured["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("had changed"),
+        "{done:#?}"
+    );
+    site.shop.serves("Half an edit");
+
+    // What doesn't come up again is tried once.
+    site.shop.agent.process.terminate();
+    let target = site.world.path("fifth");
+    let app = ["sh", "-c", "echo no python here; exit 1"];
+    let (world, link) = (&site.world, &site.shop.link);
+    let agent = Agent::start(world, link, &target, &["--ready", "alive:1s"], &app);
+    server.complains("which ended as failed: the app ended before it was ready");
+    let status = server.call("app_status", &json!({}));
+    status.says("not seen ready").says("which ended as failed");
+    drop(agent);
+    assert!(server.end().0.success());
+}
+
+#[test]
+fn what_others_pushed_is_not_pushed_over_when_the_agent_comes_back() {
+    let mut site = Site::new();
+    let other = site.world.path("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("app.py"), format!("# Ben's\n{APP}")).unwrap();
+    let mut server = Server::greeted(&site.world, &site.shop.source, &["-v", "--wait", "5s"]);
+    push(&mut server).expect("done");
+
+    // While the server looks: what is there is not what it knows, and the agent's end ends it.
+    let force = |site: &Site| {
+        let forced = site.world.push_with(&site.shop.link, &other, &["--force"]);
+        forced.expect("done");
+    };
+    force(&site);
+    site.replace_agent("second");
+    server.complains("another push took the place of what was kept");
+    assert_eq!(tree(&site.shop.agent.root), BTreeMap::new());
+
+    // While it looks away.
+    push(&mut server).expect("done");
+    server.signal(Signal::STOP);
+    site.replace_agent("third");
+    force(&site);
+    server.signal(Signal::CONT);
+    server.complains("which ended as conflict");
+    assert_same_tree(&other, &site.shop.agent.root);
+    assert!(server.end().0.success());
+}
+
+#[test]
+fn a_server_that_nobody_can_hear_ends() {
+    let world = World::new();
+    let mut mcp = world.patchwire();
+    mcp.arg("mcp").current_dir(world.path(""));
+    mcp.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut server = mcp.spawn().unwrap();
+    // Standard input stays open.
+    let mut stdin = server.stdin.take().unwrap();
+    stdin
+        .write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n")
+        .unwrap();
+    let mut stdout = BufReader::new(server.stdout.take().unwrap());
+    stdout.read_line(&mut String::new()).unwrap();
+    assert_eq!(server.try_wait().unwrap(), None);
+    drop(stdout);
+    wait_until("its end", || server.try_wait().unwrap().is_some());
+    assert!(server.wait().unwrap().success());
 }
 
 #[test]
@@ -541,7 +668,8 @@ fn a_server_outlives_relay_and_agent() {
     fs::create_dir(&target).unwrap();
     fs::write(target.join("app.py"), "# nothing like it\n").unwrap();
     shop.agent = Shop::agent(&world, &shop.link, &target, shop.port);
-    push(&mut server).expect("done");
+    server.complains("it was pushed again");
+    push(&mut server).expect("no-changes");
     assert_same_tree(&shop.source, &target);
     shop.serves("While there was no relay");
 
@@ -619,6 +747,27 @@ fn the_inspectors_command_line_is_content() {
         serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", said(&output)))
     };
+    // As the page says it, where an editor puts the project's directory in.
+    let page = include_str!("../../../../docs/mcp.md");
+    let config = page.split("```json\n").nth(1).unwrap().split("```").next();
+    let source = site.shop.source.display().to_string();
+    let config = config.unwrap().replace("${workspaceFolder}", &source);
+    let config_file = site.world.path("mcp.json");
+    fs::write(&config_file, config).unwrap();
+    let mut inspector = site.world.command(modules.join(".bin/node"));
+    inspector.arg(modules.join(".bin/mcp-inspector"));
+    inspector.arg("--cli").arg("--config").arg(config_file);
+    inspector.args(["--server", "patchwire", "--format", "json"]);
+    inspector.args(["--method", "tools/call", "--tool-name", "app_status"]);
+    let path = std::env::var_os("PATH").unwrap();
+    let own = program("patchwire").parent().unwrap().to_owned();
+    let path = [own].into_iter().chain(std::env::split_paths(&path));
+    inspector.env("PATH", std::env::join_paths(path).unwrap());
+    let output = inspector.current_dir("/").output().unwrap();
+    let answer = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", said(&output)));
+    Called::of(&answer).says("nothing pushed yet");
+
     let listed = inspect(&["--method", "tools/list", "--strict"]);
     assert_eq!(listed["result"]["tools"].as_array().unwrap().len(), 3);
     assert!(!listed.to_string().contains("\"findings\""), "{listed:#}");

@@ -3,10 +3,11 @@
 use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Read, Write},
+    mem,
     path::Path,
     process::{Child, ChildStdin, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver},
-    thread::{self, JoinHandle},
+    thread,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -20,7 +21,10 @@ pub(crate) struct Server {
     stdin: Option<ChildStdin>,
     /// Lines of standard output; it hangs up at its end.
     lines: Receiver<String>,
-    stderr: Option<JoinHandle<String>>,
+    /// Lines of standard error that nobody has waited for yet.
+    stderr: Receiver<String>,
+    /// Those before.
+    said: String,
     /// Notices of progress since the last call: token, progress and message.
     pub(crate) notices: Vec<(Value, f64, String)>,
     next_id: u64,
@@ -58,26 +62,12 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let (send, lines) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if send.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        let mut stderr = child.stderr.take().unwrap();
-        let stderr = thread::spawn(move || {
-            let mut said = Vec::new();
-            stderr.read_to_end(&mut said).unwrap();
-            String::from_utf8_lossy(&said).into_owned()
-        });
         Self {
             stdin: child.stdin.take(),
+            lines: lines(child.stdout.take().unwrap()),
+            stderr: lines(child.stderr.take().unwrap()),
             child,
-            lines,
-            stderr: Some(stderr),
+            said: String::new(),
             notices: Vec::new(),
             next_id: 1,
         }
@@ -201,9 +191,30 @@ impl Server {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Waits until it has written a line with `text` to standard error since the last such wait.
+    #[track_caller]
+    pub(crate) fn complains(&mut self, text: &str) {
+        loop {
+            let line = self.stderr.recv_timeout(PATIENCE).unwrap();
+            let found = line.contains(text);
+            self.said.extend([&*line, "\n"]);
+            if found {
+                return;
+            }
+        }
+    }
+
     /// Closes its standard input.
     pub(crate) fn hang_up(&mut self) {
         self.stdin = None;
+    }
+
+    /// All of standard error, once it has ended.
+    fn said(&mut self) -> String {
+        for line in &self.stderr {
+            self.said.extend([&*line, "\n"]);
+        }
+        mem::take(&mut self.said)
     }
 
     /// Waits for its end, and gives what it wrote to standard error.
@@ -211,7 +222,7 @@ impl Server {
     pub(crate) fn end(mut self) -> (ExitStatus, String) {
         self.hang_up();
         let status = self.child.wait().unwrap();
-        let said = self.stderr.take().unwrap().join().unwrap();
+        let said = self.said();
         assert!(!said.contains("panicked"), "{said}");
         assert_eq!(self.lines.recv().ok(), None, "nothing comes unasked");
         (status, said)
@@ -222,12 +233,23 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         self.child.wait().unwrap();
-        if thread::panicking()
-            && let Some(said) = self.stderr.take().and_then(|said| said.join().ok())
-        {
-            eprintln!("--- the server's standard error\n{said}");
+        if thread::panicking() {
+            eprintln!("--- the server's standard error\n{}", self.said());
         }
     }
+}
+
+/// Lines as they come, up to the end.
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (send, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            if send.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
 }
 
 impl Called {
