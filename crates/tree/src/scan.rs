@@ -77,9 +77,9 @@ pub struct Scan {
     pub ignored: Vec<RelativePath>,
     /// How many files were read because the cache didn't know them.
     pub files_read: u64,
-    /// The directories that were looked into, relative to the root, which is the first and empty:
-    /// only in them can something happen that changes what is to be pushed. What is ignored as a
-    /// whole isn't among them.
+    /// The directories that were looked into, relative to the root, which is the first and empty;
+    /// each comes after those that it is in. Only in them can something happen that changes what is
+    /// to be pushed. What is ignored as a whole isn't among them.
     pub directories: Vec<PathBuf>,
 }
 

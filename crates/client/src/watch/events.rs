@@ -1,46 +1,43 @@
-//! Hears of what happens in directories, from the kernel (inotify, see `man 7 inotify`).
+//! Hears of what happens in directories, from the system (inotify, see `man 7 inotify`).
 //!
-//! Each directory that a scan looked into is watched by itself, so that ignored ones cost nothing.
-//! Spoken to directly, as two things are needed that a portable layer hides: only events that can
-//! mean a change (our own scans open files, and must not be heard), and watches by inode, which stay
-//! right whatever is renamed.
+//! By the library `notify`, so that what the system says need not be read here. Each directory that
+//! a scan looked into is watched by itself, so that ignored ones cost nothing. What the library does
+//! in its own way, and what is done about that:
+//!
+//! - It tells that something was opened, which our own scans do all the time: such events are dropped
+//!   on its thread. Where they are too many for the system's queue, others may be lost among them:
+//!   that is told apart ([`Happened::lost`]), so that scans can't call for scans without a rest.
+//! - It knows watches by path, which is wrong once a watched directory was renamed, removed or
+//!   replaced. Then all watches are made anew, by another watcher.
+//! - Its calls wait for its thread: they are made where a scan is, which may block.
+//! - It doesn't tell that a file system was unmounted below the root. The next save elsewhere does.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
+    convert::Infallible,
     fs,
     io::{self, Read},
-    mem::MaybeUninit,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, TryRecvError},
     },
+    time::Duration,
 };
 
-use rustix::{
-    fs::inotify::{self, ReadFlags, Reader, WatchFlags},
-    io::Errno,
+use notify::{
+    ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, ModifyKind},
 };
-use tokio::io::unix::AsyncFd;
+use rustix::io::Errno;
+use tokio::sync::Notify;
 
-mod descriptor;
+/// How long to wait until a watcher has ended. It has nothing else to do: if it takes longer, its
+/// watches count beside those of the next one for a while.
+const END: Duration = Duration::from_secs(5);
 
-/// What can change a tree: not that something is opened or read.
-const CHANGES: WatchFlags = WatchFlags::ATTRIB
-    .union(WatchFlags::CLOSE_WRITE)
-    .union(WatchFlags::CREATE)
-    .union(WatchFlags::DELETE)
-    .union(WatchFlags::DELETE_SELF)
-    .union(WatchFlags::MODIFY)
-    .union(WatchFlags::MOVE)
-    .union(WatchFlags::MOVE_SELF)
-    .union(WatchFlags::DONT_FOLLOW)
-    .union(WatchFlags::EXCL_UNLINK)
-    .union(WatchFlags::ONLYDIR);
-
-/// Events that are read at once: room for a few hundred.
-const BUFFER: usize = 16 << 10;
+/// The files that a watcher opens.
+const FILES: usize = 3;
 
 /// Why saves can't be heard of. Says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -64,171 +61,261 @@ pub(super) enum EventsError {
 }
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Happened {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Happened {
     /// Something changed.
-    Change,
-    /// And among it the directories themselves, the root perhaps.
-    Directories,
+    pub(super) change: bool,
+    /// A directory that is watched was renamed, removed or replaced, the root perhaps.
+    pub(super) directories: bool,
+    /// There was more than could be told. It may have been nothing but our own scan.
+    pub(super) lost: bool,
 }
 
 /// Where events come from.
 #[derive(Debug)]
-pub(super) struct Events {
-    inotify: Arc<AsyncFd<OwnedFd>>,
-    stale: Arc<AtomicBool>,
-}
+pub(super) struct Events(Arc<Heard>);
 
 /// The directories that are watched.
 #[derive(Debug)]
 pub(super) struct Watches {
-    inotify: Arc<AsyncFd<OwnedFd>>,
-    /// Whether directories came, went or were renamed: paths say nothing then of what is watched.
-    stale: Arc<AtomicBool>,
+    heard: Arc<Heard>,
     root: PathBuf,
-    watched: HashMap<PathBuf, i32>,
+    /// `None` before the first directory is watched.
+    ear: Option<Ear>,
+}
+
+/// A watcher at work.
+#[derive(Debug)]
+struct Ear {
+    watcher: RecommendedWatcher,
+    /// Says nothing, and ends once the watcher's thread has let go of everything.
+    ended: mpsc::Receiver<Infallible>,
+}
+
+/// What the watcher's thread leaves here for the two others.
+#[derive(Debug, Default)]
+struct Heard {
+    state: Mutex<State>,
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What was not taken yet.
+    happened: Happened,
+    /// Whether the watches are to be made anew.
+    stale: bool,
+    /// The directories that are watched, as they are told to the watcher.
+    watched: HashSet<PathBuf>,
 }
 
 /// Begins to listen below `root`, to nothing yet.
-pub(super) fn listen(root: &Path) -> Result<(Events, Watches), EventsError> {
-    let inotify = match descriptor::open() {
-        Ok(inotify) => Arc::new(inotify),
-        // The same error if this process has as many files open as it may.
-        Err(error)
-            if Errno::from_io_error(&error) == Some(Errno::MFILE)
-                && fs::File::open("/dev/null").is_ok() =>
-        {
-            return Err(EventsError::Instances {
-                limit: limit("instances"),
-            });
-        }
-        Err(source) => {
-            return Err(EventsError::Other {
-                path: root.to_owned(),
-                source,
-            });
-        }
-    };
-    let stale = Arc::new(AtomicBool::new(false));
-    let events = Events {
-        inotify: Arc::clone(&inotify),
-        stale: Arc::clone(&stale),
-    };
+pub(super) fn listen(root: &Path) -> (Events, Watches) {
+    let heard = Arc::<Heard>::default();
     let watches = Watches {
-        inotify,
-        stale,
+        heard: Arc::clone(&heard),
         root: root.to_owned(),
-        watched: HashMap::new(),
+        ear: None,
     };
-    Ok((events, watches))
+    (Events(heard), watches)
 }
 
 impl Events {
     /// Waits until something happens. Cancel safe.
-    pub(super) async fn next(&self) -> io::Result<Happened> {
+    pub(super) async fn next(&self) -> Happened {
         loop {
-            let mut ready = self.inotify.readable().await?;
-            let mut buffer = [MaybeUninit::uninit(); BUFFER];
-            let mut reader = Reader::new(ready.get_inner(), &mut buffer);
-            let mut happened = None;
-            let drained = loop {
-                match reader.next() {
-                    Ok(event) => happened = happened.max(self.read(event.events())),
-                    Err(Errno::AGAIN) => break true,
-                    Err(Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-                // What is left is read the next time, so that others get their turn.
-                if reader.is_buffer_empty() {
-                    break false;
-                }
-            };
-            if drained {
-                ready.clear_ready();
+            let happened = std::mem::take(&mut self.0.lock().happened);
+            if happened != Happened::default() {
+                return happened;
             }
-            if let Some(happened) = happened {
-                return Ok(happened);
-            }
+            self.0.news.notified().await;
         }
     }
 
-    fn read(&self, event: ReadFlags) -> Option<Happened> {
-        let own = ReadFlags::MOVE_SELF | ReadFlags::DELETE_SELF;
-        let lost = ReadFlags::QUEUE_OVERFLOW | ReadFlags::UNMOUNT;
-        let moved = ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO;
-        if event.intersects(own | lost)
-            || event.contains(ReadFlags::ISDIR) && event.intersects(moved)
-        {
-            self.stale.store(true, Ordering::Release);
-            return Some(Happened::Directories);
-        }
-        // The last word of a watch that ended, perhaps because it was not wanted any more.
-        (!event.contains(ReadFlags::IGNORED)).then_some(Happened::Change)
+    /// Has all watches made anew: another directory stands at the root.
+    pub(super) fn start_over(&self) {
+        self.0.lock().stale = true;
     }
 }
 
 impl Watches {
-    /// Watches these directories, and no others. Tells whether there was a new one: what happened in
-    /// it before was not heard.
+    /// Watches these directories, each after those that it is in, and no others. Tells whether there was a new one: what happened in
+    /// it before was not heard. Blocks.
     ///
-    /// Costs a system call for each new directory; for each of all after directories were renamed.
+    /// Costs a message to the watcher's thread for each new directory; for each of all where one
+    /// that was watched isn't there any more.
     pub(super) fn watch(&mut self, directories: &[PathBuf]) -> Result<bool, EventsError> {
-        let stale = self.stale.swap(false, Ordering::AcqRel);
-        let mut before = std::mem::take(&mut self.watched);
-        let known: HashSet<i32> = match stale {
-            true => before.drain().map(|(_, watch)| watch).collect(),
-            false => HashSet::new(),
+        let paths: Vec<PathBuf> = directories.iter().map(|path| self.path(path)).collect();
+        let wanted: HashSet<&PathBuf> = paths.iter().collect();
+        let anew = {
+            let state = self.heard.lock();
+            state.stale || state.watched.iter().any(|path| !wanted.contains(path))
+        };
+        if anew && let Some(ear) = self.ear.take() {
+            ear.end();
+        }
+        let ear = match &mut self.ear {
+            Some(ear) => ear,
+            none => {
+                // Nobody hears anything now, and so nothing can be stale or in the way.
+                let mut state = self.heard.lock();
+                state.stale = false;
+                state.watched.clear();
+                drop(state);
+                none.insert(Ear::open(&self.root, &self.heard)?)
+            }
         };
         let mut news = false;
-        for directory in directories {
-            let watch = match before.remove(directory) {
-                Some(watch) => watch,
-                None => {
-                    let path = match directory.as_os_str().is_empty() {
-                        true => self.root.clone(),
-                        false => self.root.join(directory),
-                    };
-                    let Some(watch) = self.add(&path, directories.len())? else {
-                        // Gone again, or no directory any more: the next scan tells.
-                        news = true;
-                        continue;
-                    };
-                    news |= !known.contains(&watch);
-                    watch
+        // Each after those that it is in: what is renamed meanwhile is heard of.
+        for path in &paths {
+            // Before it is watched, as it may be renamed from then on. The lock is not held
+            // meanwhile: the watcher's thread takes it too.
+            if self.heard.lock().watched.insert(path.clone()) {
+                news = true;
+                if !ear.add(path, paths.len())? {
+                    // Gone again: the next scan tells.
+                    self.heard.lock().watched.remove(path);
                 }
-            };
-            self.watched.insert(directory.clone(), watch);
-        }
-        let mut gone: HashSet<i32> = before.into_values().chain(known).collect();
-        for watch in self.watched.values() {
-            gone.remove(watch);
-        }
-        for watch in gone {
-            // That of a directory that doesn't exist any more has ended with it.
-            let _ = inotify::remove_watch(self.inotify.get_ref(), watch);
+            }
         }
         Ok(news)
     }
 
-    /// How many directories are watched.
-    pub(super) fn len(&self) -> u64 {
-        self.watched.len() as u64
+    /// How many directories are watched, if they are the right ones.
+    pub(super) fn count(&self) -> Option<u64> {
+        let state = self.heard.lock();
+        (!state.stale && !state.watched.is_empty()).then_some(state.watched.len() as u64)
     }
 
-    fn add(&self, path: &Path, directories: usize) -> Result<Option<i32>, EventsError> {
-        match inotify::add_watch(self.inotify.get_ref(), path, CHANGES) {
-            Ok(watch) => Ok(Some(watch)),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-            Err(Errno::NOSPC) => Err(EventsError::Watches {
+    fn path(&self, directory: &Path) -> PathBuf {
+        // Joined with nothing, the root would end with a slash.
+        match directory.as_os_str().is_empty() {
+            true => self.root.clone(),
+            false => self.root.join(directory),
+        }
+    }
+}
+
+impl Ear {
+    fn open(root: &Path, heard: &Arc<Heard>) -> Result<Self, EventsError> {
+        let other = |source| EventsError::Other {
+            path: root.to_owned(),
+            source,
+        };
+        let (end, ended) = mpsc::channel();
+        let heard = Arc::clone(heard);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            // Kept for as long as the thread lives.
+            let _ = &end;
+            heard.take_in(event.as_ref());
+        });
+        let watcher = match watcher.map_err(cause) {
+            Ok(watcher) => watcher,
+            // The same error if this process has as many files open as it may.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::MFILE) && can_open(FILES) => {
+                return Err(EventsError::Instances {
+                    limit: limit("instances"),
+                });
+            }
+            Err(error) => return Err(other(error)),
+        };
+        if ended.try_recv() == Err(TryRecvError::Disconnected) {
+            // The thread could not be started. The watcher doesn't say so, but panics when it is
+            // used, or dropped.
+            std::mem::forget(watcher);
+            return Err(other(io::Error::other("no thread can be started")));
+        }
+        Ok(Self { watcher, ended })
+    }
+
+    /// Watches a directory. Tells whether it was there.
+    fn add(&mut self, path: &Path, directories: usize) -> Result<bool, EventsError> {
+        let Err(error) = self.watcher.watch(path, RecursiveMode::NonRecursive) else {
+            return Ok(true);
+        };
+        if matches!(error.kind, ErrorKind::MaxFilesWatch) {
+            return Err(EventsError::Watches {
                 limit: limit("watches"),
                 directories,
-            }),
-            Err(error) => Err(EventsError::Other {
+            });
+        }
+        let source = cause(error);
+        match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(false),
+            _ => Err(EventsError::Other {
                 path: path.to_owned(),
-                source: error.into(),
+                source,
             }),
         }
     }
+
+    /// Ends it, and waits until its watches don't count any more.
+    fn end(self) {
+        drop(self.watcher);
+        let _ = self.ended.recv_timeout(END);
+    }
+}
+
+impl Heard {
+    /// On the watcher's thread.
+    fn take_in(&self, event: Result<&Event, &notify::Error>) {
+        let mut state = self.lock();
+        let happened = state.read(event);
+        if happened == Happened::default() {
+            return;
+        }
+        state.stale |= happened.directories || happened.lost;
+        state.happened.change |= happened.change;
+        state.happened.directories |= happened.directories;
+        state.happened.lost |= happened.lost;
+        drop(state);
+        self.news.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Reads what an event means.
+    fn read(&self, event: Result<&Event, &notify::Error>) -> Happened {
+        let Some(event) = event.ok().filter(|event| !event.need_rescan()) else {
+            return Happened {
+                lost: true,
+                ..Happened::default()
+            };
+        };
+        match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
+            EventKind::Access(_) => return Happened::default(),
+            _ => {}
+        }
+        let at_paths = matches!(
+            event.kind,
+            EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_)
+        );
+        Happened {
+            change: true,
+            directories: at_paths && event.paths.iter().any(|path| self.watched.contains(path)),
+            lost: false,
+        }
+    }
+}
+
+/// What the system said.
+fn cause(error: notify::Error) -> io::Error {
+    match error.kind {
+        ErrorKind::Io(error) => error,
+        ErrorKind::PathNotFound => io::ErrorKind::NotFound.into(),
+        _ => io::Error::other(error),
+    }
+}
+
+/// Tells whether this process may open so many more files.
+fn can_open(files: usize) -> bool {
+    let opened: io::Result<Vec<_>> = (0..files).map(|_| fs::File::open("/dev/null")).collect();
+    opened.is_ok()
 }
 
 /// The system's limit, and that of the user namespace if it is lower.
@@ -253,45 +340,105 @@ fn limit(of: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
+    use notify::event::{CreateKind, DataChange, Flag, RemoveKind, RenameMode};
+
     use super::*;
+
+    const NOTHING: Happened = Happened {
+        change: false,
+        directories: false,
+        lost: false,
+    };
+    const CHANGE: Happened = Happened {
+        change: true,
+        ..NOTHING
+    };
+    const DIRECTORIES: Happened = Happened {
+        directories: true,
+        ..CHANGE
+    };
+    const LOST: Happened = Happened {
+        lost: true,
+        ..NOTHING
+    };
 
     fn directories(names: &[&str]) -> Vec<PathBuf> {
         names.iter().map(PathBuf::from).collect()
     }
 
-    /// Reads all that was heard so far.
-    async fn heard(events: &Events, root: &Path) -> Vec<Happened> {
-        // Events come in order: once this one is there, so are all before it.
-        fs::write(root.join("last"), "").unwrap();
-        fs::remove_file(root.join("last")).unwrap();
-        let mut heard = vec![events.next().await.unwrap()];
-        while let Some(event) = now_heard(events).await {
-            heard.push(event);
-        }
-        heard
+    /// Waits until it is heard that watched directories changed.
+    async fn directories_changed(events: &Events) {
+        while !events.next().await.directories {}
     }
 
-    /// What can be had without waiting.
-    async fn now_heard(events: &Events) -> Option<Happened> {
-        tokio::select! {
-            biased;
-            event = events.next() => Some(event.unwrap()),
-            () = std::future::ready(()) => None,
+    /// Watches these by a new watcher, and forgets what the one before heard.
+    fn watch_anew(events: &Events, watches: &mut Watches, names: &[&str]) {
+        events.start_over();
+        assert!(watches.watch(&directories(names)).unwrap());
+        events.0.lock().happened = NOTHING;
+    }
+
+    #[test]
+    fn what_an_event_means() {
+        use {
+            AccessKind::{Close, Open},
+            EventKind::{Access, Create, Modify, Other, Remove},
+        };
+        let mut state = State::default();
+        state.watched.insert("/root/in".into());
+        let read = |kind, path: &str| state.read(Ok(&Event::new(kind).add_path(path.into())));
+        let renamed = |mode| Modify(ModifyKind::Name(mode));
+        assert_eq!(read(Access(Open(AccessMode::Any)), "/root/in"), NOTHING);
+        assert_eq!(read(Access(Close(AccessMode::Read)), "/root/a"), NOTHING);
+        assert_eq!(read(Access(Close(AccessMode::Write)), "/root/a"), CHANGE);
+        let data = Modify(ModifyKind::Data(DataChange::Any));
+        assert_eq!(read(data, "/root/a"), CHANGE);
+        assert_eq!(read(Create(CreateKind::Folder), "/root/in"), CHANGE);
+        for kind in [
+            renamed(RenameMode::From),
+            renamed(RenameMode::To),
+            Remove(RemoveKind::Folder),
+            Remove(RemoveKind::Other),
+        ] {
+            assert_eq!(read(kind, "/root/in"), DIRECTORIES, "{kind:?}");
+            assert_eq!(read(kind, "/root/ignored"), CHANGE, "{kind:?}");
         }
+        let overflow = Event::new(Other).set_flag(Flag::Rescan);
+        assert_eq!(state.read(Ok(&overflow)), LOST);
+        assert_eq!(state.read(Err(&notify::Error::generic("broken"))), LOST);
+    }
+
+    #[tokio::test]
+    async fn where_events_were_lost_all_is_watched_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let (events, mut watches) = listen(root.path());
+        watches.watch(&directories(&[""])).unwrap();
+        assert_eq!(watches.count(), Some(1));
+        let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        events.0.take_in(Ok(&overflow));
+        assert_eq!(events.next().await, LOST);
+        assert_eq!(watches.count(), None);
+        assert!(watches.watch(&directories(&[""])).unwrap());
+        assert_eq!(watches.count(), Some(1));
     }
 
     #[tokio::test]
     async fn changes_are_heard_and_reading_is_not() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("file"), "1").unwrap();
-        let (events, mut watches) = listen(root.path()).unwrap();
+        fs::create_dir(root.path().join("sub")).unwrap();
+        let (events, mut watches) = listen(root.path());
         assert!(watches.watch(&directories(&[""])).unwrap());
         assert!(!watches.watch(&directories(&[""])).unwrap());
         fs::read(root.path().join("file")).unwrap();
         fs::read_dir(root.path()).unwrap().count();
-        assert_eq!(now_heard(&events).await, None);
+        // Once the watcher answers, it has read what was there.
+        assert!(watches.watch(&directories(&["", "sub"])).unwrap());
+        assert_eq!(events.0.lock().happened, NOTHING);
         fs::write(root.path().join("file"), "2").unwrap();
-        assert_eq!(events.next().await.unwrap(), Happened::Change);
+        assert_eq!(events.next().await, CHANGE);
     }
 
     #[tokio::test]
@@ -299,36 +446,58 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = |name: &str| root.path().join(name);
         fs::create_dir_all(path("a/inner")).unwrap();
-        let (events, mut watches) = listen(root.path()).unwrap();
+        let (events, mut watches) = listen(root.path());
         watches.watch(&directories(&["", "a", "a/inner"])).unwrap();
         // Another directory takes the name.
         fs::rename(path("a"), path("b")).unwrap();
         fs::create_dir(path("a")).unwrap();
-        let renamed = heard(&events, root.path()).await;
-        assert!(renamed.contains(&Happened::Directories), "{renamed:?}");
-        let now = directories(&["", "a", "b", "b/inner"]);
-        assert!(watches.watch(&now).unwrap(), "the new one is new");
-        assert!(!watches.watch(&now).unwrap());
-        assert_eq!(watches.len(), 4);
+        directories_changed(&events).await;
+        let now = ["", "a", "b", "b/inner"];
+        assert!(watches.watch(&directories(&now)).unwrap());
+        assert!(!watches.watch(&directories(&now)).unwrap());
+        assert_eq!(watches.count(), Some(4));
         for inside in ["a/x", "b/x", "b/inner/x"] {
-            assert_eq!(now_heard(&events).await, None, "{inside}");
+            watch_anew(&events, &mut watches, &now);
             fs::write(path(inside), "").unwrap();
-            assert_eq!(heard(&events, root.path()).await[0], Happened::Change);
+            assert_eq!(events.next().await, CHANGE, "{inside}");
         }
-        // What isn't wanted any more is silent, its last word included.
-        assert!(!watches.watch(&directories(&["", "a", "b"])).unwrap());
-        fs::write(path("b/inner/y"), "").unwrap();
-        assert_eq!(now_heard(&events).await, None);
-        assert_eq!(watches.len(), 3);
+        // Removed, and there again before anybody looked.
+        fs::remove_dir_all(path("a")).unwrap();
+        fs::create_dir(path("a")).unwrap();
+        directories_changed(&events).await;
+        watch_anew(&events, &mut watches, &now);
+        fs::write(path("a/x"), "").unwrap();
+        assert_eq!(events.next().await, CHANGE);
     }
 
     #[tokio::test]
-    async fn a_directory_that_is_gone_before_it_is_watched_asks_for_another_look() {
+    async fn what_is_not_wanted_any_more_is_silent_and_takes_nothing_with_it() {
         let root = tempfile::tempdir().unwrap();
-        let (_events, mut watches) = listen(root.path()).unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::create_dir(path("a")).unwrap();
+        fs::create_dir(path("ignored")).unwrap();
+        // As if it had been a directory when it was found: two paths for one watch.
+        symlink("a", path("link")).unwrap();
+        let (events, mut watches) = listen(root.path());
+        let all = directories(&["", "a", "ignored", "link"]);
+        assert!(watches.watch(&all).unwrap());
+        watches.watch(&directories(&["", "a"])).unwrap();
+        assert_eq!(watches.count(), Some(2));
+        fs::write(path("ignored/x"), "").unwrap();
+        assert!(watches.watch(&directories(&["", "a", "link"])).unwrap());
+        assert_eq!(events.0.lock().happened, NOTHING);
+        watches.watch(&directories(&["", "a"])).unwrap();
+        fs::write(path("a/x"), "").unwrap();
+        assert_eq!(events.next().await, CHANGE);
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_before_it_is_watched_asks_for_another_look() {
+        let root = tempfile::tempdir().unwrap();
+        let (_events, mut watches) = listen(root.path());
         watches.watch(&directories(&[""])).unwrap();
         assert!(watches.watch(&directories(&["", "gone"])).unwrap());
-        assert_eq!(watches.len(), 1);
+        assert_eq!(watches.count(), Some(1));
     }
 
     #[test]

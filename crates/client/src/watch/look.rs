@@ -34,6 +34,8 @@ pub(super) struct Seen {
     pub(super) outcome: Outcome,
     /// How long one scan took.
     pub(super) took: Duration,
+    /// How long all of it took: the scans and the watches.
+    pub(super) spent: Duration,
     /// Why the directory can't be watched any more.
     pub(super) deaf: Option<EventsError>,
 }
@@ -61,6 +63,7 @@ impl Look {
         let mut seen = Seen {
             outcome: Outcome::Busy,
             took: Duration::ZERO,
+            spent: Duration::ZERO,
             deaf: None,
         };
         if heed_git && patchwire_tree::is_git_at_work(&self.root) {
@@ -77,6 +80,7 @@ impl Look {
                 Ok(scanned) => scan.insert(scanned),
                 Err(error) => {
                     seen.outcome = Outcome::Failed(error);
+                    seen.spent = started.elapsed();
                     return seen;
                 }
             };
@@ -97,6 +101,7 @@ impl Look {
                 }
             }
         }
+        seen.spent = started.elapsed();
         // It may have begun in the meantime: half of what it does is not to be pushed.
         let git_at_work = patchwire_tree::is_git_at_work(&self.root);
         if let Some(scan) = scan.filter(|_| !(heed_git && git_at_work)) {

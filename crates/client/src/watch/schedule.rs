@@ -38,6 +38,12 @@ pub(super) enum Input {
     Saved,
     /// Saves can't be heard of, and it is time to look.
     Poll,
+    /// Of what happened some was not heard. It may have been a scan that was too loud: that is not to
+    /// make another one at once.
+    Lost {
+        /// How long to wait before the next scan if nothing is saved.
+        again: Duration,
+    },
     /// The scan found this.
     Found {
         target: Digest,
@@ -294,14 +300,12 @@ impl Schedule {
         match input {
             Input::Saved => self.saved(now),
             Input::Poll => {
-                if self.next.is_none() && matches!(self.state, State::Idle) {
-                    let job = Job::new(PushCause::Saved, None, now);
-                    self.next = Some(Next {
-                        silent: true,
-                        ..Next::new(job, now)
-                    });
+                if matches!(self.state, State::Idle) {
+                    self.look(now, now);
                 }
             }
+            // What is under way may be over that already: there is one more after it.
+            Input::Lost { again } => self.look(now, now + again.min(LONGEST)),
             Input::Found {
                 target,
                 git_at_work,
@@ -362,6 +366,15 @@ impl Schedule {
                 self.saved(now);
             }
         }
+    }
+
+    /// Looks at `at` whether there is anything to do, unless something is to be done anyway.
+    fn look(&mut self, now: Instant, at: Instant) {
+        let job = Job::new(PushCause::Saved, None, now);
+        self.next.get_or_insert(Next {
+            silent: true,
+            ..Next::new(job, at)
+        });
     }
 
     fn saved(&mut self, now: Instant) {

@@ -35,7 +35,7 @@ const ROOT_CHECK: Duration = Duration::from_secs(1);
 /// The shortest time between two scans where saves can't be heard of.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many times as long as a scan takes it is between two of them then.
+/// How many times as long as a look takes it is between two of them then.
 const SCAN_SHARE: u32 = 10;
 
 /// How often to try to hear of saves again.
@@ -80,8 +80,8 @@ pub(super) struct Shell<'a> {
     identity: Option<Identity>,
     /// While no look is under way.
     look: Option<Look>,
-    /// Watches for the next look, if those it has are not right any more.
-    fresh: Option<Option<Watches>>,
+    /// Watches for the next look, if it has none.
+    fresh: Option<Watches>,
     /// What was told of how saves are heard of.
     introduced: Introduced,
     interval: Duration,
@@ -154,18 +154,7 @@ impl<'a> Shell<'a> {
                 Hearing::Events(_) => None,
             };
             tokio::select! {
-                happened = next(&self.hearing) => match happened {
-                    Ok(happened) => {
-                        if happened == Happened::Directories {
-                            self.check_root();
-                        }
-                        self.input(Input::Saved);
-                    }
-                    Err(source) => {
-                        let path = self.origin.root.clone();
-                        self.go_deaf(&EventsError::Other { path, source });
-                    }
-                },
+                happened = next(&self.hearing) => self.happened(happened),
                 done = working(&mut work) => {
                     work = None;
                     if let Some(error) = self.done(done) {
@@ -210,7 +199,7 @@ impl<'a> Shell<'a> {
         let observer = self.observer;
         let mut look = self.look.take().expect("one look is under way at a time");
         if let Some(watches) = self.fresh.take() {
-            look.watches = watches;
+            look.watches = Some(watches);
         }
         Box::pin(async move {
             let told = |step| {
@@ -297,12 +286,13 @@ impl<'a> Shell<'a> {
     }
 
     fn looked(&mut self, look: Look, seen: Seen) {
-        self.interval = SHORTEST_INTERVAL.max(seen.took * SCAN_SHARE);
-        let directories = look.watches.as_ref().map_or(0, Watches::len);
+        self.interval = SHORTEST_INTERVAL.max(seen.spent * SCAN_SHARE);
+        let directories = look.watches.as_ref().and_then(Watches::count);
         self.look = Some(look);
         if let Some(error) = &seen.deaf {
             self.go_deaf(error);
-        } else if self.introduced != Introduced::Watching && directories > 0 && self.fresh.is_none()
+        } else if self.introduced != Introduced::Watching
+            && let Some(directories) = directories
         {
             self.introduced = Introduced::Watching;
             let root = self.origin.root.clone();
@@ -361,17 +351,27 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Begins to hear of saves, from the next look on.
+    /// Begins to hear of saves, from the next look on: anew, if they are heard of.
     fn listen(&mut self) {
-        match events::listen(&self.origin.root) {
-            Ok((events, watches)) => {
-                self.hearing = Hearing::Events(events);
-                self.fresh = Some(Some(watches));
-                if self.introduced == Introduced::Watching {
-                    self.introduced = Introduced::Not;
-                }
-            }
-            Err(error) => self.go_deaf(&error),
+        if let Hearing::Events(events) = &self.hearing {
+            events.start_over();
+            self.introduced = Introduced::Not;
+        } else {
+            let (events, watches) = events::listen(&self.origin.root);
+            self.hearing = Hearing::Events(events);
+            self.fresh = Some(watches);
+        }
+    }
+
+    fn happened(&mut self, happened: Happened) {
+        if happened.directories || happened.lost {
+            self.check_root();
+        }
+        if happened.change {
+            self.input(Input::Saved);
+        } else {
+            let again = self.interval;
+            self.input(Input::Lost { again });
         }
     }
 
@@ -381,7 +381,6 @@ impl<'a> Shell<'a> {
             next: now + self.interval,
             hear_at: now + HEAR_AGAIN,
         };
-        self.fresh = Some(None);
         if self.introduced != Introduced::Polling {
             self.introduced = Introduced::Polling;
             self.tell(WatchEvent::Polling {
@@ -406,7 +405,7 @@ impl<'a> Shell<'a> {
 }
 
 /// The next that happens, if anything can be heard.
-async fn next(hearing: &Hearing) -> std::io::Result<Happened> {
+async fn next(hearing: &Hearing) -> Happened {
     match hearing {
         Hearing::Events(events) => events.next().await,
         Hearing::Polling { .. } => future::pending().await,

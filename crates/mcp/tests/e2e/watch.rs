@@ -396,13 +396,49 @@ fn without_inotify_instances_the_directory_is_scanned_and_the_sysctl_named() {
     without("instances", 0, "fs.inotify.max_user_instances");
 }
 
-/// Watches in a user namespace where this much of `what` is allowed.
+#[test]
+fn watches_that_are_made_anew_need_no_more_than_those_before() {
+    let Some(mut watched) = limited("watches", 3) else {
+        return;
+    };
+    watched.pushed("done");
+    watched.settled();
+    for (from, to) in [("pkg", "other"), ("other", "pkg")] {
+        let [from, to] = [from, to].map(|name| watched.source.join(name));
+        fs::rename(from, &to).unwrap();
+        watched.pushed_files([0, 0, 0, 1]);
+        fs::write(to.join("module.py"), format!("# in {}\n", to.display())).unwrap();
+        watched.pushed_files([0, 1, 0, 0]);
+    }
+    watched.settled_and_same();
+    assert_eq!(watched.said("sysctl"), 0, "{}", watched.watch.output());
+}
+
+/// Watches where this much of `what` is allowed, and that is too little.
 fn without(what: &str, allowed: u32, sysctl: &str) {
+    let Some(mut watched) = limited(what, allowed) else {
+        return;
+    };
+    watched.says(sysctl);
+    watched.says("sudo sysctl");
+    watched.pushed("done");
+    watched.save("main.py", "# found by looking\n");
+    watched.pushed_files([0, 1, 0, 0]);
+    fs::create_dir(watched.source.join("new")).unwrap();
+    watched.save("new/file.py", "");
+    watched.pushed_files([1, 0, 0, 0]);
+    assert_same_tree(&watched.source, &watched.target());
+    watched.settled_and_same();
+}
+
+/// Watches in a user namespace where this much of `what` is allowed, if there can be one.
+fn limited(what: &str, allowed: u32) -> Option<Watched> {
     let limit = format!("echo {allowed} > /proc/sys/user/max_inotify_{what}");
     let mut probe = Command::new("unshare");
     let probed = probe.args(["-Ur", "sh", "-c", &limit]).output();
     if !probed.is_ok_and(|output| output.status.success()) {
-        return skipped("no user namespace can be had here, and so no limit of its own");
+        skipped("no user namespace can be had here, and so no limit of its own");
+        return None;
     }
     let under = |command: Command| {
         let mut limited = Command::new("unshare");
@@ -416,15 +452,6 @@ fn without(what: &str, allowed: u32, sysctl: &str) {
         }
         limited
     };
-    let mut watched = Watched::start_under(&["--ready", "alive:1ms"], &IDLE, |_| (), under);
-    watched.says(sysctl);
-    watched.says("sudo sysctl");
-    watched.pushed("done");
-    watched.save("main.py", "# found by looking\n");
-    watched.pushed_files([0, 1, 0, 0]);
-    fs::create_dir(watched.source.join("new")).unwrap();
-    watched.save("new/file.py", "");
-    watched.pushed_files([1, 0, 0, 0]);
-    assert_same_tree(&watched.source, &watched.target());
-    watched.settled_and_same();
+    let options = ["--ready", "alive:1ms"];
+    Some(Watched::start_under(&options, &IDLE, |_| (), under))
 }

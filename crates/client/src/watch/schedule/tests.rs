@@ -456,6 +456,29 @@ fn a_look_that_finds_nothing_is_not_told_of() {
 }
 
 #[test]
+fn where_events_were_lost_it_is_looked_after_a_rest() {
+    let mut clock = Clock::after_pushing("a");
+    let silent = Output::Scan {
+        heed_git: true,
+        silent: true,
+    };
+    let again = Duration::from_secs(1);
+    assert_eq!(clock.input(Input::Lost { again }), []);
+    assert_eq!(clock.pass(999), []);
+    assert_eq!(clock.pass(1), [silent]);
+    // The scan itself was too loud: there is one more, and not at once.
+    assert_eq!(clock.input(Input::Lost { again }), []);
+    assert_eq!(clock.found("a"), []);
+    assert_eq!(clock.pass(999), []);
+    // What is heard doesn't wait for that, and does for it.
+    assert_eq!(clock.input(Input::Saved), []);
+    assert_eq!(clock.input(Input::Lost { again }), []);
+    assert_eq!(clock.pass(30), [pushing(PushCause::Saved), SCAN]);
+    assert_eq!(clock.found("a"), [Output::Tell(Tell::Unchanged)]);
+    assert_eq!(clock.due(), None);
+}
+
+#[test]
 fn a_push_that_was_refused_here_waits_for_a_change() {
     let mut clock = Clock::after_pushing("a");
     clock.save();
