@@ -17,6 +17,7 @@ mod output;
 mod progress;
 mod server;
 mod tools;
+mod writer;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();

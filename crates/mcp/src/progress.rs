@@ -6,8 +6,8 @@ use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use patchwire_client::Progress;
 use patchwire_protocol::message::push::Phase;
 
-/// How far a push is. Clones are the same.
-#[derive(Clone, Debug)]
+/// How far a push is.
+#[derive(Debug)]
 pub(crate) struct PushProgress(ProgressBar);
 
 impl PushProgress {
@@ -25,8 +25,8 @@ impl PushProgress {
     }
 
     /// Writes something where it would be in the way.
-    pub(crate) fn beside(&self, write: impl FnOnce()) {
-        self.0.suspend(write);
+    pub(crate) fn beside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.0.suspend(write)
     }
 
     pub(crate) fn end(&self) {

@@ -52,7 +52,10 @@ pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure
         .map_err(|error| Failure::new(2, "no-command", error))?;
     let options = watch::options(&project, dev.times);
     let state = context.directories()?.state;
-    let place = Place::open(&state, root, dev.fresh)?;
+    let place = tokio::select! {
+        place = Place::open(&state, root, dev.fresh) => place?,
+        signal = signals.next() => return Ok(ExitCode::from(128 + signal)),
+    };
     let mut request = PushRequest {
         scan: project.scan_options(),
         author: context::author(),

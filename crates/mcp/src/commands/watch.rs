@@ -1,9 +1,6 @@
 //! `patchwire watch`.
 
-use std::{
-    process::ExitCode,
-    sync::{Mutex, PoisonError},
-};
+use std::process::ExitCode;
 
 use patchwire_client::{PushRequest, WatchEvent, WatchOptions, config::Project};
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,7 +10,7 @@ use crate::{
     context::{self, Context},
     failure::Failure,
     output::{self, watch::Said},
-    progress::PushProgress,
+    writer::Writer,
 };
 
 pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Failure> {
@@ -31,33 +28,40 @@ pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Fai
         signal(SignalKind::terminate()).map_err(|error| Failure::failed("signal", error))?;
     let link = client.link();
     let quiet = context.options.quiet;
+    let writer = Writer::new(quiet);
+    // Where nobody reads results any more, saves are pushed all the same.
+    let write = |write: fn(&str), text: String| {
+        writer.write(move || {
+            write(&text);
+            true
+        });
+    };
     if !quiet {
         let deployment = format!("{}/{}", link.app(), link.deployment());
-        output::complain(&output::watch::beginning(&project.root, &deployment));
+        let beginning = output::watch::beginning(&project.root, &deployment);
+        write(output::complain, beginning);
     }
-    let progress = Mutex::new(None::<PushProgress>);
     let observe = |event: WatchEvent| {
-        // Nothing panics while it is held.
-        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
         match &event {
-            WatchEvent::Progress(step) => {
-                let progress = progress.get_or_insert_with(|| PushProgress::new(quiet));
-                return progress.show(*step);
-            }
+            WatchEvent::Progress(step) => return writer.progress(*step),
             WatchEvent::Pushing { .. } | WatchEvent::Scanned { .. } => return,
             _ => {}
         }
-        if let Some(progress) = progress.take() {
-            progress.end();
-        }
-        if let (true, WatchEvent::Pushed { report, .. }) = (watch.json, &event) {
-            return output::json(report);
-        }
+        writer.end_progress();
+        let event = match event {
+            WatchEvent::Pushed { report, .. } if watch.json => {
+                return writer.write(move || {
+                    output::json(&report);
+                    true
+                });
+            }
+            event => event,
+        };
         match output::watch::human(&event) {
             Said::Nothing => {}
-            Said::Result(text) => output::text(&text),
+            Said::Result(text) => write(output::text, text),
             Said::Notice(text) if quiet => drop(text),
-            Said::Notice(text) | Said::Complaint(text) => output::complain(&text),
+            Said::Notice(text) | Said::Complaint(text) => write(output::complain, text),
         }
     };
     let ended = tokio::select! {
@@ -65,15 +69,9 @@ pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Fai
         _ = tokio::signal::ctrl_c() => Err(130),
         _ = terminate.recv() => Err(143),
     };
-    if let Some(progress) = progress
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take()
-    {
-        progress.end();
-    }
     // So that the agent doesn't wait for what will not come any more.
     client.close().await;
+    writer.end().await;
     match ended {
         Ok(Err(error)) => Err(error.into()),
         // The way in which a watch is meant to end: with what shells make of the signal.

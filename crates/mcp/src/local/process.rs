@@ -3,8 +3,9 @@
 use std::{
     env,
     ffi::OsString,
-    fs::{self, File, OpenOptions},
-    io, mem,
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom},
+    mem,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -30,6 +31,9 @@ const MAX_LINE: u64 = 4 << 10;
 
 /// How many lines of a log are worth showing.
 const LOG_LINES: usize = 20;
+
+/// How much of a log is looked at for these.
+const LOG_TAIL: u64 = 64 << 10;
 
 /// What to start.
 pub(super) struct Launch<'a> {
@@ -167,7 +171,15 @@ pub(super) fn log_path(directory: &Path, process: &str) -> PathBuf {
 
 /// The last lines that a process logged.
 pub(super) fn log_tail(directory: &Path, process: &str) -> Option<String> {
-    let log = fs::read(log_path(directory, process)).ok()?;
+    let read = || {
+        let mut log = File::open(log_path(directory, process))?;
+        let start = log.metadata()?.len().saturating_sub(LOG_TAIL);
+        log.seek(SeekFrom::Start(start))?;
+        let mut tail = Vec::new();
+        log.take(LOG_TAIL).read_to_end(&mut tail)?;
+        Ok::<_, io::Error>(tail)
+    };
+    let log = read().ok()?;
     let log = String::from_utf8_lossy(&log);
     let lines: Vec<&str> = log.lines().collect();
     let tail = &lines[lines.len().saturating_sub(LOG_LINES)..];
@@ -180,4 +192,30 @@ fn to(output: Output, log: &File) -> io::Result<Stdio> {
         Output::Pipe => Stdio::piped(),
         Output::Ours => io::stderr().into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_last_lines_of_a_log_are_shown_however_long_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let tail = |log: &str| {
+            fs::write(log_path(directory.path(), "agent"), log).unwrap();
+            log_tail(directory.path(), "agent")
+        };
+        assert_eq!(log_tail(directory.path(), "agent"), None);
+        assert_eq!(tail(""), None);
+        assert_eq!(tail("one\ntwo\n").unwrap(), "one\ntwo");
+        let lines = (0..50_000).map(|line| format!("line {line}\n"));
+        let shown = tail(&lines.collect::<String>()).unwrap();
+        assert_eq!(shown.lines().count(), LOG_LINES);
+        assert!(shown.starts_with("line 49980\n") && shown.ends_with("line 49999"));
+        // Nor by lines that don't end.
+        let shown = tail(&"x".repeat(1 << 20)).unwrap();
+        assert_eq!(shown.len() as u64, LOG_TAIL);
+    }
 }

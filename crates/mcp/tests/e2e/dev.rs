@@ -13,7 +13,7 @@ use rustix::{
     process::{Pid, Signal, kill_process, kill_process_group},
 };
 
-use crate::world::{APP, Process, World, free_port, get, wait_until};
+use crate::world::{APP, Process, World, free_port, full_pipe, get, try_get, wait_until};
 
 /// What stands before each line of ours.
 const OURS: &str = "patchwire │ ";
@@ -120,7 +120,8 @@ fn a_checkout_of_thousands_of_files_is_one_push() {
 #[test]
 fn an_editors_rename_is_one_change() {
     let dev = Dev::new();
-    let running = dev.start(&[]);
+    // As long as a slow machine needs for both steps.
+    let running = dev.start(&["--quiet-time=300ms"]);
     let mut at = running.wait_for(UP, 0);
     for version in 1..=3 {
         let temporary = dev.root.join(".app.py.swp~");
@@ -356,6 +357,24 @@ fn a_pipe_gets_the_apps_output_as_it_is_and_no_escape_codes_of_ours() {
     for line in err.lines() {
         assert!(line.starts_with(OURS) || line == "err", "{line}");
     }
+    dev.assert_nothing_left();
+}
+
+#[test]
+fn a_terminal_that_is_stopped_holds_up_neither_pushes_nor_the_end() {
+    let dev = Dev::new();
+    let (_unread, full) = full_pipe();
+    let mut command = dev.command(&[], &["python3", "app.py", &dev.port.to_string()]);
+    command.stdout(full.try_clone().unwrap()).stderr(full);
+    let mut running = Process::start_unread(command.process_group(0));
+    for version in 0..3 {
+        let message = format!("version {version}");
+        dev.save(&message);
+        wait_until("it serves what is saved", || {
+            try_get(dev.port).is_ok_and(|body| body.starts_with(&message))
+        });
+    }
+    assert_eq!(running.terminate().code(), Some(143));
     dev.assert_nothing_left();
 }
 

@@ -10,7 +10,10 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::world::{Agent, IDLE, Link, Process, Relay, World, assert_same_tree, at, skipped, tree};
+use crate::world::{
+    Agent, IDLE, Link, Process, Relay, World, assert_same_tree, at, full_pipe, skipped, tree,
+    wait_until,
+};
 
 /// An app that ends at once where there is a file called `bad`.
 const PICKY: [&str; 3] = [
@@ -27,8 +30,10 @@ struct Watched {
     source: PathBuf,
     agent: Option<Agent>,
     watch: Process,
-    /// How much of its output was looked at.
+    /// How much of its output was looked at for reports.
     read: usize,
+    /// And for what it says.
+    heard: usize,
 }
 
 impl Watched {
@@ -64,6 +69,8 @@ impl Watched {
         let mut command = world.patchwire();
         command.args(["watch", "--json", "--link"]);
         command.arg(at(&link.full)).arg("--root").arg(&source);
+        // So that what a test does in two steps is one push, however slow they are.
+        command.arg("--quiet-time=300ms");
         let watch = Process::start(&mut under(command));
         Self {
             world,
@@ -73,6 +80,7 @@ impl Watched {
             agent: Some(agent),
             watch,
             read: 0,
+            heard: 0,
         }
     }
 
@@ -130,10 +138,10 @@ impl Watched {
         self.agent.as_ref().unwrap().root.clone()
     }
 
-    /// Waits until it says so on standard error.
+    /// Waits until it says so on standard error, after what it said before.
     #[track_caller]
-    fn says(&self, text: &str) {
-        self.watch.wait_for(text, 0);
+    fn says(&mut self, text: &str) {
+        self.heard = self.watch.wait_for(text, self.heard);
     }
 
     fn said(&self, text: &str) -> usize {
@@ -206,6 +214,29 @@ fn a_person_reads_one_line_for_each_push() {
     fs::write(source.join("main.py"), "# second\n").unwrap();
     watch.wait_for("pushed 1 file (1 changed), ", first);
     assert!(watch.output().contains(": ready (pid "));
+    assert_eq!(watch.terminate().code(), Some(143));
+}
+
+#[test]
+fn a_terminal_that_is_stopped_holds_up_no_push() {
+    let world = World::new();
+    let relay = Relay::start(&world);
+    let link = world.link(&relay, "shop", "dev");
+    let source = world.path("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("main.py"), "# first\n").unwrap();
+    let agent = Agent::idle(&world, &link, &world.path("target"));
+    let (_unread, full) = full_pipe();
+    let mut command = world.patchwire();
+    command.args(["watch", "--link"]).arg(at(&link.full));
+    command.arg("--root").arg(&source);
+    command.stdout(full.try_clone().unwrap()).stderr(full);
+    let mut watch = Process::start_unread(&mut command);
+    wait_until("the first push", || tree(&source) == tree(&agent.root));
+    for version in 0..3 {
+        fs::write(source.join("main.py"), format!("# {version}\n")).unwrap();
+        wait_until("what is saved", || tree(&source) == tree(&agent.root));
+    }
     assert_eq!(watch.terminate().code(), Some(143));
 }
 
@@ -419,13 +450,15 @@ fn without(what: &str, allowed: u32, sysctl: &str) {
     let Some(mut watched) = limited(what, allowed) else {
         return;
     };
-    watched.says(sysctl);
-    watched.says("sudo sysctl");
+    watched.says(&format!("sudo sysctl {sysctl}="));
     watched.pushed("done");
     watched.save("main.py", "# found by looking\n");
     watched.pushed_files([0, 1, 0, 0]);
-    fs::create_dir(watched.source.join("new")).unwrap();
-    watched.save("new/file.py", "");
+    // At once, as a look may come between two steps.
+    let new = watched.world.path("new");
+    fs::create_dir(&new).unwrap();
+    fs::write(new.join("file.py"), "").unwrap();
+    fs::rename(new, watched.source.join("new")).unwrap();
     watched.pushed_files([1, 0, 0, 0]);
     assert_same_tree(&watched.source, &watched.target());
     watched.settled_and_same();

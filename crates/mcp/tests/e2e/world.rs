@@ -7,17 +7,23 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex, Once, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, Once, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use patchwire_transport::{DeploymentLink, RelayLink};
-use rustix::process::Pid;
+use rustix::{
+    fs::{OFlags, fcntl_setfl},
+    process::Pid,
+};
 use serde_json::Value;
 
 pub(crate) use crate::common::{skipped, test_tool};
@@ -296,6 +302,14 @@ impl Process {
         Self { child, output }
     }
 
+    /// Starts it with the output that the command names, of which nothing is collected.
+    pub(crate) fn start_unread(command: &mut Command) -> Self {
+        Self {
+            child: command.spawn().unwrap(),
+            output: Arc::default(),
+        }
+    }
+
     /// All that it wrote.
     pub(crate) fn output(&self) -> String {
         // A test that failed while it waited for more shows what there was.
@@ -504,26 +518,58 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A port that nobody listens on just now.
+/// A port that nobody listens on, and that nobody else is given: none of those that the system gives
+/// to whoever asks for any, nor one of another test's.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    const LOWEST: u32 = 10_000;
+    /// How many one process of tests may need.
+    const EACH: u32 = 256;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let mut bounds = range.split_whitespace().map(|bound| bound.parse().unwrap());
+    let [first, last]: [u32; 2] = [(); 2].map(|()| bounds.next().unwrap());
+    let outside = match first.saturating_sub(LOWEST) >= EACH {
+        true => LOWEST..first,
+        false => last + 1..65_536,
+    };
+    let len = outside.end.saturating_sub(outside.start);
+    assert!(len >= EACH, "no ports are left beside {range}");
+    // Processes that run at the same time begin far from each other.
+    let start = std::process::id() % (len / EACH) * EACH;
+    loop {
+        let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
+        assert!(taken < len, "no port is free");
+        let port = u16::try_from(outside.start + (start + taken) % len).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A pipe that takes nothing until it is read from: as a terminal that was stopped.
+pub(crate) fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = io::pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'\n'; 4096]).is_ok() {}
+    fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    (reader, writer)
 }
 
 /// What the app at `port` serves at `/`.
 pub(crate) fn get(port: u16) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-        .write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
-        .unwrap();
+    try_get(port).unwrap()
+}
+
+/// The same of an app that may just be starting or ending.
+pub(crate) fn try_get(port: u16) -> io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut response = String::new();
-    stream.read_to_string(&mut response).unwrap();
-    let (_, body) = response.split_once("\r\n\r\n").unwrap();
-    body.to_owned()
+    stream.read_to_string(&mut response)?;
+    let body = response.split_once("\r\n\r\n");
+    let (_, body) = body.ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok(body.to_owned())
 }
 
 /// Bytes that don't compress, always the same.

@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::*;
-use crate::testing::{Tree, mkfifo, open, path, push, scratch};
+use crate::testing::{Tree, mkfifo, open, path, push, scratch, skipped};
 
 #[test]
 fn state_may_lie_elsewhere_but_not_in_the_tree() {
@@ -30,8 +30,7 @@ fn state_on_another_file_system_is_refused() {
         dir.path().metadata().unwrap().dev()
     };
     if device(&here) == device(&there) {
-        eprintln!("SKIPPED: one file system only");
-        return;
+        return skipped("there is one file system only");
     }
     let error = Store::open(here.path(), there.path(), 0).unwrap_err();
     assert!(

@@ -1,9 +1,9 @@
 //! What the app needs and git ignores: it isn't pushed, but linked into the copy.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     ffi::OsStr,
-    fs, io,
+    fs, io, mem,
     os::unix::{ffi::OsStrExt, fs::symlink},
     path::{Path, PathBuf},
 };
@@ -52,6 +52,18 @@ pub(super) struct Links {
     missing: BTreeSet<RelativePath>,
     /// Those of them that were said to be [`Changes::blocked`].
     told: BTreeSet<RelativePath>,
+    /// What is ignored and can't be needed: not looked at again while it is ignored. There may be
+    /// tens of thousands.
+    files: HashSet<RelativePath>,
+}
+
+/// What something that isn't pushed is to the app.
+enum Kind {
+    Needed,
+    /// Nothing, also later: it is a file that nobody looks for.
+    File,
+    /// Nothing yet.
+    Other,
 }
 
 /// What became of the links.
@@ -76,13 +88,25 @@ impl Links {
             list,
             missing: BTreeSet::new(),
             told: BTreeSet::new(),
+            files: HashSet::new(),
         }
     }
 
     /// Takes away links to what is gone or pushed by now, and makes those that are missing.
     pub(super) fn update(&mut self, ignored: &[RelativePath]) -> io::Result<Changes> {
-        let wanted = ignored.iter().filter(|path| self.is_needed(path));
-        let wanted: BTreeSet<RelativePath> = wanted.cloned().collect();
+        let mut wanted = BTreeSet::new();
+        let mut known = mem::take(&mut self.files);
+        for path in ignored {
+            if let Some(path) = known.take(path) {
+                self.files.insert(path);
+                continue;
+            }
+            match self.kind(path) {
+                Kind::Needed => drop(wanted.insert(path.clone())),
+                Kind::File => drop(self.files.insert(path.clone())),
+                Kind::Other => {}
+            }
+        }
         let before = self.made.len();
         let (root, copy) = (&self.root, &self.copy);
         self.made.retain(|path| {
@@ -136,18 +160,28 @@ impl Links {
         Ok(changes)
     }
 
-    /// Whether the app needs something that isn't pushed.
-    fn is_needed(&self, path: &RelativePath) -> bool {
+    /// What something is to the app that isn't pushed.
+    fn kind(&self, path: &RelativePath) -> Kind {
         let source = at(&self.root, path);
         let name = path.name();
-        if name == b".env" || name.starts_with(b".env.") {
-            return source.is_file();
-        }
+        let is_settings = name == b".env" || name.starts_with(b".env.");
         let is_named = NAMES.iter().any(|known| name == known.as_bytes())
             || path.as_bytes().ends_with(b"vendor/bundle");
-        match is_named {
-            true => source.is_dir(),
-            false => source.join(VIRTUAL_ENVIRONMENT).is_file(),
+        let is_needed = if is_settings {
+            source.is_file()
+        } else if is_named {
+            source.is_dir()
+        } else {
+            // One system call for most of them: nothing lies in a file.
+            match source.join(VIRTUAL_ENVIRONMENT).metadata() {
+                Ok(metadata) => metadata.is_file(),
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Kind::File,
+                Err(_) => false,
+            }
+        };
+        match is_needed {
+            true => Kind::Needed,
+            false => Kind::Other,
         }
     }
 
@@ -267,6 +301,28 @@ mod tests {
         // Nothing changed, and that is noticed, also by the next run.
         assert_eq!(links.update(&ignored).unwrap(), Changes::default());
         assert_eq!(case.links().update(&ignored).unwrap(), Changes::default());
+    }
+
+    #[test]
+    fn what_was_ignored_before_may_become_needed() {
+        let case = Case::new(&["my-env/", "other-env", "app.log"]);
+        let root = case.dir.path().join("root");
+        let ignored = paths(&["app.log", "my-env", "other-env"]);
+        let mut links = case.links();
+        assert_eq!(links.update(&ignored).unwrap(), Changes::default());
+        assert_eq!(links.files.len(), 2);
+        // As `python3 -m venv` does it: the directory, and later what makes it one.
+        fs::write(root.join("my-env/pyvenv.cfg"), "").unwrap();
+        let changes = links.update(&ignored).unwrap();
+        assert_eq!(changes.made, paths(&["my-env"]));
+        // In the place of a file that was gone for a while.
+        links.update(&paths(&["app.log", "my-env"])).unwrap();
+        fs::remove_file(root.join("other-env")).unwrap();
+        fs::create_dir(root.join("other-env")).unwrap();
+        fs::write(root.join("other-env/pyvenv.cfg"), "").unwrap();
+        let changes = links.update(&ignored).unwrap();
+        assert_eq!(changes.made, paths(&["other-env"]));
+        assert_eq!(links.files, HashSet::from([path("app.log")]));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 
 use patchwire_client::{PushReport, WatchEvent, report::ReportStatus};
 use patchwire_protocol::{app::AppState, path::RelativePath};
+use tokio::task::block_in_place;
 
 use super::{
     dependencies::{Changes, Links},
@@ -48,11 +49,13 @@ impl<'a> Observer<'a> {
         match event {
             WatchEvent::Progress(step) => self.screen.progress(step),
             WatchEvent::Scanned { ignored } => {
-                let changes = self.seen().links.update(&ignored);
+                // Before anything is sent: the app that the push starts needs them. They are the disk's
+                // work, which holds up no other task.
+                let changes = block_in_place(|| self.seen().links.update(&ignored));
                 self.tell_links(changes);
             }
             WatchEvent::Pushed { report, since_save } => {
-                let changes = self.seen().links.make_missing();
+                let changes = block_in_place(|| self.seen().links.make_missing());
                 self.tell_links(changes);
                 self.screen.end_progress();
                 self.tell_push(report, since_save);

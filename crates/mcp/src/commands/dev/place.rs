@@ -2,17 +2,19 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
-    io::{self, Read, Write},
+    io::{ErrorKind, Read, Write},
     os::unix::{
         ffi::OsStrExt,
         fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Error, anyhow};
+use patchwire_agent::guard::wait_for_previous;
 use patchwire_delta::Digest;
-use patchwire_transport::{DeploymentLink, LinkSource, RelayLink};
+use patchwire_transport::{DeploymentLink, LinkSource, LinkSourceError, RelayLink};
 
 use crate::{failure::Failure, local};
 
@@ -28,6 +30,9 @@ const NAME_LEN: usize = 32;
 /// The longest content of the lock file, which is a process id.
 const MAX_ID: u64 = 32;
 
+/// How long the app of a `dev` that was killed may take to end.
+const PREVIOUS_APP: Duration = Duration::from_secs(30);
+
 /// The directory of one root, for one `dev` at a time.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -38,7 +43,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Makes the place of a root below the user's state directory, or takes the one that is there.
-    pub(super) fn open(state: &Path, root: &Path, fresh: bool) -> Result<Self, Failure> {
+    pub(super) async fn open(state: &Path, root: &Path, fresh: bool) -> Result<Self, Failure> {
         let failed = |error: Error| Failure::failed("state", error);
         let name = Digest::of(root.as_os_str().as_bytes()).to_string();
         let directory = state.join("dev").join(&name[..NAME_LEN]);
@@ -50,15 +55,19 @@ impl Place {
         let lock = lock(&directory.join("lock")).map_err(failed)?;
         let lock = lock.map_err(|id| {
             let root = root.display();
-            let error =
-                anyhow!("another `patchwire dev`, process {id}, runs for {root}: end it first");
+            let process = match &*id {
+                // It has the lock, and is about to write.
+                "" => String::new(),
+                id => format!(", process {id},"),
+            };
+            let error = anyhow!("another `patchwire dev`{process} runs for {root}: end it first");
             Failure::failed("already-running", error)
         })?;
         let place = Self {
             directory,
             _lock: lock,
         };
-        place.prepare(root, fresh).map_err(failed)?;
+        place.prepare(root, fresh).await.map_err(failed)?;
         Ok(place)
     }
 
@@ -70,11 +79,15 @@ impl Place {
     /// The link of the deployment, which is the same in every run: so is what is remembered of it.
     pub(super) fn link(&self, relay: &RelayLink) -> Result<DeploymentLink, Error> {
         let source = LinkSource::File(self.directory.join(local::DEVELOPER_LINK));
-        Ok(match source.read::<DeploymentLink>() {
-            Ok(link) => link.at(relay),
-            // There is none yet, or none that can be used.
-            Err(_) => DeploymentLink::mint(relay, "app".parse()?, "dev".parse()?)?,
-        })
+        match source.read::<DeploymentLink>() {
+            Ok(link) => return Ok(link.at(relay)),
+            Err(LinkSourceError::File { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            // Damaged, or of another version: nobody else needs what it held.
+            Err(LinkSourceError::FileLink { .. }) => {}
+            // It may be whole: with another one, nothing would be known of the copy.
+            Err(error) => return Err(error.into()),
+        }
+        Ok(DeploymentLink::mint(relay, "app".parse()?, "dev".parse()?)?)
     }
 
     /// What keeps all of our state out of a root that it lies in.
@@ -84,7 +97,7 @@ impl Place {
         pattern.map_err(Failure::usage)
     }
 
-    fn prepare(&self, root: &Path, fresh: bool) -> Result<(), Error> {
+    async fn prepare(&self, root: &Path, fresh: bool) -> Result<(), Error> {
         let written = OpenOptions::new()
             .write(true)
             .create(true)
@@ -95,10 +108,16 @@ impl Place {
         written.context("can't write to the state directory")?;
         // What the agent knows of a copy that isn't there any more is of no use either.
         if fresh || !self.copy().is_dir() {
+            let state = self.directory.join(AGENT_STATE);
+            // Held until both are gone: of a `dev` that was killed, agent and app may still be there.
+            let _previous = match state.is_dir() {
+                true => Some(wait_for_previous(&state, PREVIOUS_APP).await?),
+                false => None,
+            };
             for name in [COPY, AGENT_STATE] {
                 let path = self.directory.join(name);
                 match fs::remove_dir_all(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
                         return Err(error)
                             .with_context(|| format!("can't remove {}", path.display()));
                     }
@@ -170,6 +189,10 @@ fn ignoring(root: &Path, path: &Path) -> Option<Result<String, Error>> {
 
 #[cfg(test)]
 mod tests {
+    use std::{future::ready, pin::pin};
+
+    use patchwire_transport::{Pin, RelayKey};
+
     use super::*;
 
     #[test]
@@ -183,42 +206,92 @@ mod tests {
         assert!(refused.is_err());
     }
 
-    #[test]
-    fn a_place_is_its_roots_and_one_processs_at_a_time() {
+    async fn open(state: &tempfile::TempDir, root: &str, fresh: bool) -> Result<Place, Failure> {
+        Place::open(state.path(), Path::new(root), fresh).await
+    }
+
+    #[tokio::test]
+    async fn a_place_is_its_roots_and_one_processs_at_a_time() {
         let state = tempfile::tempdir().unwrap();
-        let place = Place::open(state.path(), Path::new("/r"), false).unwrap();
-        let other = Place::open(state.path(), Path::new("/other"), false).unwrap();
+        let place = open(&state, "/r", false).await.unwrap();
+        let other = open(&state, "/other", false).await.unwrap();
         assert_ne!(place.directory, other.directory);
         assert_eq!(fs::read(place.directory.join("root")).unwrap(), b"/r\n");
         let mode = fs::metadata(&place.directory).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
 
-        let refused = Place::open(state.path(), Path::new("/r"), false).unwrap_err();
-        let id = std::process::id().to_string();
-        assert!(refused.message().contains(&id), "{}", refused.message());
+        let refused = open(&state, "/r", false).await.unwrap_err().message();
+        let id = std::process::id();
+        let named = format!("`patchwire dev`, process {id}, runs for /r: end it first");
+        assert!(refused.contains(&named), "{refused}");
+        // Before it has written its id.
+        fs::write(place.directory.join("lock"), "").unwrap();
+        let refused = open(&state, "/r", false).await.unwrap_err().message();
+        assert!(refused.contains("`patchwire dev` runs for /r"), "{refused}");
         drop(place);
-        Place::open(state.path(), Path::new("/r"), false).unwrap();
+        open(&state, "/r", false).await.unwrap();
     }
 
-    #[test]
-    fn a_fresh_place_and_one_without_a_copy_begin_from_nothing() {
+    #[tokio::test]
+    async fn a_link_is_kept_unless_there_is_none_that_can_be_used() {
         let state = tempfile::tempdir().unwrap();
-        let open = |fresh| Place::open(state.path(), Path::new("/r"), fresh).unwrap();
+        let place = open(&state, "/r", false).await.unwrap();
+        let address = "127.0.0.1:4433".parse().unwrap();
+        let relay = RelayLink::new(address, Pin::new([1; 32]), RelayKey::new([2; 32]));
+        let link = || place.link(&relay).map(|link| link.expose().to_string());
+        let file = place.directory.join(local::DEVELOPER_LINK);
+        let minted = link().unwrap();
+        assert_ne!(link().unwrap(), minted);
+        fs::write(&file, &minted).unwrap();
+        assert_eq!(link().unwrap(), minted);
+        fs::write(&file, "patchwire://h/a/b#v9").unwrap();
+        assert_ne!(link().unwrap(), minted);
+        // It can't be read.
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        assert!(link().is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_removed_is_nobodys_any_more() {
+        let state = tempfile::tempdir().unwrap();
+        let place = open(&state, "/r", false).await.unwrap();
+        let [agent, copy] = [AGENT_STATE, COPY].map(|name| place.directory.join(name));
+        fs::create_dir(&agent).unwrap();
+        fs::write(copy.join("file"), "").unwrap();
+        let app = wait_for_previous(&agent, Duration::ZERO).await.unwrap();
+        drop(place);
+        let mut fresh = pin!(open(&state, "/r", true));
+        tokio::select! {
+            biased;
+            _ = &mut fresh => panic!("it didn't wait"),
+            () = ready(()) => {}
+        }
+        assert!(copy.join("file").exists() && agent.exists());
+        drop(app);
+        fresh.await.unwrap();
+        assert!(!copy.join("file").exists() && !agent.exists());
+    }
+
+    #[tokio::test]
+    async fn a_fresh_place_and_one_without_a_copy_begin_from_nothing() {
+        let state = tempfile::tempdir().unwrap();
+        let open = async |fresh| open(&state, "/r", fresh).await.unwrap();
         let write = |place: &Place| {
             fs::create_dir_all(place.directory.join(AGENT_STATE)).unwrap();
             fs::write(place.copy().join("file"), "").unwrap();
         };
         let is_known = |place: &Place| place.directory.join(AGENT_STATE).exists();
-        write(&open(false));
-        let kept = open(false);
+        write(&open(false).await);
+        let kept = open(false).await;
         assert!(kept.copy().join("file").exists() && is_known(&kept));
         fs::remove_dir_all(kept.copy()).unwrap();
         drop(kept);
-        let lost = open(false);
+        let lost = open(false).await;
         assert!(lost.copy().is_dir() && !is_known(&lost));
         write(&lost);
         drop(lost);
-        let fresh = open(true);
+        let fresh = open(true).await;
         assert!(!fresh.copy().join("file").exists() && !is_known(&fresh));
     }
 }
