@@ -273,6 +273,12 @@ impl App {
         self.answers.load(Ordering::Relaxed)
     }
 
+    /// Says whether the app that is started next is one that is known to answer HTTP: what was seen
+    /// of it holds no longer where it is run in another way.
+    pub fn expect_answers(&self, answers: bool) {
+        self.answers.store(answers, Ordering::Relaxed);
+    }
+
     /// Sends a signal to the app's first process.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use patchwire_protocol::{
     codec, limits,
     message::{
         inner::Greeting,
-        push::{AgentTimings, Answer, Base, Failure, Push, PushId, PushStatus},
+        push::{AgentTimings, Answer, AppOptions, Base, Failure, Push, PushId, PushStatus},
         status::{LastPush, Status},
         value::{Text, WireDigest},
     },
@@ -62,6 +62,8 @@ pub(crate) struct Deployment {
     /// Held by the push that is being taken; the tree changes under it alone.
     turn: Arc<tokio::sync::Mutex<()>>,
     ending: AtomicBool,
+    /// How the app was run when it was started and ready last.
+    ready_by: Mutex<Option<AppOptions>>,
 }
 
 impl Deployment {
@@ -84,6 +86,7 @@ impl Deployment {
             standing: watch::Sender::new(standing),
             turn: Arc::default(),
             ending: AtomicBool::new(false),
+            ready_by: Mutex::default(),
         })
     }
 

@@ -179,7 +179,9 @@ async fn attend(
                     Ended::Lost(reason) => tracing::warn!(%reason, "lost the relay"),
                     Ended::Draining(delay) => {
                         tracing::info!(?delay, "the relay ends, and is to be back soon");
-                        sleep(delay).await;
+                        if ending.run_until_cancelled(sleep(delay)).await.is_none() {
+                            return;
+                        }
                     }
                 }
             }

@@ -153,9 +153,13 @@ async fn follow(
 }
 
 async fn send_status(writer: &mut Writer, status: &Status) -> Result<(), SendError> {
-    let message = AgentMessage::Status(Box::new(status.clone()));
-    // Windows full of them are on their way to a developer that takes none for so long.
-    timeout(limits::STALL, writer.send(&message))
+    send(writer, &AgentMessage::Status(Box::new(status.clone()))).await
+}
+
+/// Windows full of messages are on their way to a developer that takes none for as long as this
+/// waits: it is gone, and its place is another's.
+async fn send(writer: &mut Writer, message: &AgentMessage) -> Result<(), SendError> {
+    timeout(limits::STALL, writer.send(message))
         .await
         .unwrap_or_else(|_| Err(SendError::Io(io::ErrorKind::TimedOut.into())))
 }
@@ -176,5 +180,5 @@ async fn send_lines(writer: &mut Writer, lines: &[Line]) -> Result<(), SendError
         stderr: line.stream == Stream::Stderr,
         text: line.text.to_vec(),
     });
-    writer.send(&AgentMessage::LogLines(lines.collect())).await
+    send(writer, &AgentMessage::LogLines(lines.collect())).await
 }

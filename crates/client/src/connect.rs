@@ -2,7 +2,7 @@
 
 use std::{
     mem,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -10,10 +10,13 @@ use patchwire_protocol::message::{
     inner::{AgentMessage, DeveloperMessage},
     status::{LogLine, LogsRequest, Status},
 };
-use patchwire_transport::{Backoff, DeploymentLink, OpenError, RelayConnection, Role, random_u64};
-use tokio::sync::Mutex;
+use patchwire_transport::{Backoff, DeploymentLink, OpenError, RelayConnection, random_u64};
+use tokio::time::timeout;
 
+use self::relay::Relay;
 use crate::{error::ClientError, session::Session};
+
+mod relay;
 
 /// An attempt that is made at all has this long, whatever there is to wait for.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -23,10 +26,6 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// What a relay that was reached in the last moment has left to get us to the agent.
 const GREETING: Duration = Duration::from_secs(1);
-
-/// What a request has left to connect that waited while another one tried to: that none is answered
-/// by silence about why.
-const OWN_TRY: Duration = Duration::from_millis(500);
 
 /// How long a connection that was made earlier has to get us to the agent. It may be dead without
 /// our knowing: the relay was killed, or this machine slept. A new one tells.
@@ -56,7 +55,7 @@ impl Default for ConnectOptions {
 pub struct Client {
     link: DeploymentLink,
     options: ConnectOptions,
-    relay: Mutex<Option<Arc<RelayConnection>>>,
+    relay: Relay,
 }
 
 impl Client {
@@ -66,7 +65,7 @@ impl Client {
         Self {
             link,
             options,
-            relay: Mutex::new(None),
+            relay: Relay::default(),
         }
     }
 
@@ -124,38 +123,48 @@ impl Client {
     pub(crate) async fn session(&self) -> Result<Session, ClientError> {
         let deadline = Instant::now() + self.options.wait.min(LONGEST);
         let mut backoff = Backoff::new();
-        let mut kept = self.relay.try_lock().is_ok_and(|relay| relay.is_some());
+        let mut kept = self.relay.is_made();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             // Whole milliseconds are enough to tell.
             let left = Duration::from_millis(millis(left) + 1).max(SHORTEST);
+            let begun = Instant::now();
+            let connected = self.relay.connection(&self.link, &self.options.name, left);
             let first_by_kept = mem::take(&mut kept);
-            let patience = match first_by_kept {
-                true => left.min(KEPT),
-                false => left + GREETING,
-            };
-            let attempt = tokio::time::timeout(patience, self.attempt(left)).await;
-            let error = match attempt {
-                Ok(Ok(session)) => return Ok(session),
-                Ok(Err(error)) if error.is_passing() => error,
-                Ok(Err(error)) => return Err(error),
-                Err(_) if first_by_kept => {
-                    tracing::debug!("the connection says nothing any more");
-                    self.disconnect().await;
-                    continue;
+            let error = match connected.await {
+                Err(error) => ClientError::Connect(error),
+                Ok(relay) => {
+                    let patience = match first_by_kept {
+                        true => left.min(KEPT),
+                        false => left.saturating_sub(begun.elapsed()) + GREETING,
+                    };
+                    let greeted = timeout(patience, self.greeted(&relay)).await;
+                    // What is wrong may be its connection, unless the relay has spoken on it.
+                    let is_in_doubt = match &greeted {
+                        Ok(Ok(_) | Err(ClientError::NoAgent { .. })) => false,
+                        Ok(Err(error)) => error.is_passing(),
+                        Err(_) => true,
+                    };
+                    if is_in_doubt {
+                        self.disconnect(&Arc::downgrade(&relay));
+                    }
+                    match greeted {
+                        Ok(Ok(session)) => return Ok(session),
+                        Ok(Err(error)) => error,
+                        Err(_) if first_by_kept => {
+                            tracing::debug!("the connection says nothing any more");
+                            continue;
+                        }
+                        Err(_) => ClientError::Unanswered {
+                            app: self.link.app().clone(),
+                            deployment: self.link.deployment().clone(),
+                            wait: left,
+                        },
+                    }
                 }
-                Err(_) => ClientError::Unanswered {
-                    app: self.link.app().clone(),
-                    deployment: self.link.deployment().clone(),
-                    wait: left,
-                },
             };
-            // What the relay says of an agent that isn't there leaves its connection as it was.
-            if !matches!(error, ClientError::NoAgent { .. }) {
-                self.disconnect().await;
-            }
             let delay = backoff.next_delay(random_u64().unwrap_or(0));
-            if Instant::now() + delay >= deadline {
+            if !error.is_passing() || Instant::now() + delay >= deadline {
                 return Err(error);
             }
             tracing::debug!(%error, ?delay, "trying again");
@@ -166,35 +175,18 @@ impl Client {
     /// Closes the connection, so that relay and agent know at once that nobody is here any more. A
     /// push that has been sent as a whole goes on without us.
     pub async fn close(&self) {
-        let relay = self.relay.lock().await.take();
-        if let Some(relay) = relay.and_then(Arc::into_inner) {
+        if let Some(relay) = self.relay.take().and_then(Arc::into_inner) {
             relay.close().await;
         }
     }
 
-    /// Lets go of the connection, so that the next request makes a new one.
-    pub(crate) async fn disconnect(&self) {
-        self.relay.lock().await.take();
+    /// Lets go of this connection, so that the next request makes a new one, unless another request
+    /// has by now.
+    pub(crate) fn disconnect(&self, relay: &Weak<RelayConnection>) {
+        self.relay.forget(relay);
     }
 
-    async fn attempt(&self, timeout: Duration) -> Result<Session, ClientError> {
-        let begun = Instant::now();
-        let relay = {
-            let mut slot = self.relay.lock().await;
-            match &*slot {
-                Some(relay) => Arc::clone(relay),
-                None => {
-                    let connected = RelayConnection::connect(
-                        &self.link,
-                        Role::Developer,
-                        &self.options.name,
-                        timeout.saturating_sub(begun.elapsed()).max(OWN_TRY),
-                    );
-                    let relay = Arc::new(connected.await.map_err(ClientError::Connect)?);
-                    Arc::clone(slot.insert(relay))
-                }
-            }
-        };
+    async fn greeted(&self, relay: &Arc<RelayConnection>) -> Result<Session, ClientError> {
         let stream = relay.open().await.map_err(|error| match error {
             OpenError::NoAgent => ClientError::NoAgent {
                 app: self.link.app().clone(),
@@ -202,7 +194,7 @@ impl Client {
             },
             error => ClientError::Open(error),
         })?;
-        Session::begin(stream).await
+        Session::begin(stream, Arc::downgrade(relay)).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong at the developer's end, and what the command line makes of it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use patchwire_protocol::{name::Name, path::RelativePath};
 use patchwire_transport::{ConnectError, OpenError, ReceiveError, Refusal, SendError};
@@ -12,9 +12,9 @@ use crate::content::ContentError;
 /// [`crate::PushReport`].
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The relay can't be reached or refuses us.
+    /// The relay can't be reached or refuses us, which all requests are told that waited for it.
     #[error(transparent)]
-    Connect(ConnectError),
+    Connect(Arc<ConnectError>),
     /// The agent can't be reached through the relay.
     #[error(transparent)]
     Open(OpenError),
@@ -111,6 +111,19 @@ pub enum ClientError {
         /// The file.
         path: RelativePath,
     },
+}
+
+/// An error and what it comes from, as one sentence.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }
 
 /// What an error means to whoever started the command.

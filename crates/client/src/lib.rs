@@ -44,7 +44,7 @@ mod watch;
 
 pub use connect::{Client, ConnectOptions, LogStream, StatusStream};
 pub use content::ContentError;
-pub use error::{ClientError, ErrorKind};
+pub use error::{ClientError, ErrorKind, chain};
 pub use keep::Kept;
 pub use report::PushReport;
 pub use request::{Progress, PushRequest};

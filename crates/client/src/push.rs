@@ -232,12 +232,13 @@ impl PushInProgress<'_> {
         loop {
             tries += 1;
             (self.progress)(Progress::Connecting);
-            let error = match self.connection.session().await {
+            let (error, relay) = match self.connection.session().await {
                 Ok(session) => {
+                    let relay = session.relay.clone();
                     header.expires_ms = session
                         .agent_clock_ms()
                         .saturating_add(millis(limits::EXPIRY));
-                    match self.converse(session, header.clone(), &mut sent).await {
+                    let error = match self.converse(session, header.clone(), &mut sent).await {
                         Ok(End::Planned) => return Ok(Ended::Planned),
                         Ok(End::Outcome(outcome)) => match outcome {
                             Outcome::Answered(answer) => return Ok(Ended::Answered(answer)),
@@ -251,7 +252,8 @@ impl PushInProgress<'_> {
                             }
                         },
                         Err(error) => error,
-                    }
+                    };
+                    (error, relay)
                 }
                 Err(error) if sent => {
                     tracing::warn!(%error, "the agent can't be asked what became of the push");
@@ -261,7 +263,7 @@ impl PushInProgress<'_> {
             };
             if error.is_passing() && tries < RETRIES {
                 tracing::info!(%error, "sending the push again under its id");
-                self.connection.disconnect().await;
+                self.connection.disconnect(&relay);
                 continue;
             }
             return if sent && error.is_passing() {

@@ -1,12 +1,12 @@
 //! A stream to the agent inside its inner session, greeted.
 
-use std::time::Instant;
+use std::{sync::Weak, time::Instant};
 
 use patchwire_protocol::{
     limits,
     message::inner::{AgentMessage, DeveloperMessage, Greeting},
 };
-use patchwire_transport::{FrameReader, FrameWriter, InnerStream, Traffic};
+use patchwire_transport::{FrameReader, FrameWriter, InnerStream, RelayConnection, Traffic};
 use tokio::{
     io::{ReadHalf, WriteHalf},
     time::timeout,
@@ -23,11 +23,16 @@ pub(crate) struct Session {
     pub(crate) reader: FrameReader<ReadHalf<InnerStream>>,
     pub(crate) writer: FrameWriter<WriteHalf<InnerStream>>,
     pub(crate) traffic: Traffic,
+    /// The connection that it came over.
+    pub(crate) relay: Weak<RelayConnection>,
 }
 
 impl Session {
     /// Waits for the agent's greeting.
-    pub(crate) async fn begin(stream: InnerStream) -> Result<Self, ClientError> {
+    pub(crate) async fn begin(
+        stream: InnerStream,
+        relay: Weak<RelayConnection>,
+    ) -> Result<Self, ClientError> {
         let traffic = stream.traffic();
         let (read, write) = tokio::io::split(stream);
         let mut reader = FrameReader::new(read, limits::FRAME);
@@ -39,6 +44,7 @@ impl Session {
                 reader,
                 writer,
                 traffic,
+                relay,
             }),
             Ok(Ok(Some(_))) => Err(ClientError::Misbehaved {
                 what: "it did not greet".to_owned(),

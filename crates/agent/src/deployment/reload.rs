@@ -1,6 +1,9 @@
 //! The app's part in a push: kept from seeing half of it, told of the new code, waited for.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use patchwire_protocol::{
     app::{Exit, ReadyCheck, Reload},
@@ -91,6 +94,11 @@ impl Deployment {
 
     /// Starts the app on what stands, and waits until it is ready: what is ready then can only be that.
     pub(crate) async fn start_and_verify(&self, options: &AppOptions) -> Reloaded {
+        // Run in another way, it may be one that doesn't answer. If it doesn't get ready so, what is
+        // known of it as it was before holds for rolling back.
+        let answers = self.app.answers();
+        let is_as_before = self.ready_by().as_ref() == Some(options);
+        self.app.expect_answers(answers && is_as_before);
         let begun = Instant::now();
         let check = self.flags.ready(options.ready.as_ref());
         // Of an app that ended by itself something may be left, which would answer the check. Whoever
@@ -106,6 +114,10 @@ impl Deployment {
             }
             Err(not_ready) => Err(not_ready),
         };
+        match &ready {
+            Ok(_) => *self.ready_by() = Some(options.clone()),
+            Err(_) => self.app.expect_answers(answers),
+        }
         Reloaded {
             outcome: self.outcome(ready).await.map(|()| true),
             reload_us: micros(reload),
@@ -201,6 +213,11 @@ impl Deployment {
                 Err(error) => Err(format!("the reload command failed: {error}")),
             },
         }
+    }
+
+    fn ready_by(&self) -> MutexGuard<'_, Option<AppOptions>> {
+        // Whatever happened, what it holds is whole.
+        self.ready_by.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn outcome(&self, ready: Result<Evidence, NotReady>) -> Result<(), Failure> {

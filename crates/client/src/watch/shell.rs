@@ -1,7 +1,6 @@
 //! The shell around the schedule: it hears events, scans, pushes and tells.
 
 use std::{
-    error::Error,
     future,
     pin::Pin,
     sync::Arc,
@@ -23,7 +22,7 @@ use super::{
 };
 use crate::{
     connect::Client,
-    error::ClientError,
+    error::{ClientError, chain},
     push::{Origin, PushEnd, Scanned, scanning},
     report::{PushReport, ReportStatus},
     request::{Progress, PushRequest},
@@ -327,7 +326,7 @@ impl<'a> Shell<'a> {
                 let news = self
                     .error
                     .as_ref()
-                    .is_none_or(|last| said(&**last) != said(&error));
+                    .is_none_or(|last| chain(&**last) != chain(&error));
                 self.error = Some(Arc::new(error));
                 let again = self.interval;
                 self.input(Input::ScanFailed { news, again });
@@ -384,7 +383,7 @@ impl<'a> Shell<'a> {
         if self.introduced != Introduced::Polling {
             self.introduced = Introduced::Polling;
             self.tell(WatchEvent::Polling {
-                cause: said(error),
+                cause: chain(error),
                 interval: self.interval,
             });
         }
@@ -428,17 +427,6 @@ async fn at(time: Option<Instant>) {
 
 fn random() -> u64 {
     random_u64().unwrap_or(0)
-}
-
-/// An error with its causes.
-fn said(error: &dyn Error) -> String {
-    let mut said = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        said.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    said
 }
 
 /// What a report says of the tree that was pushed.

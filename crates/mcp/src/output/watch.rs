@@ -1,9 +1,9 @@
 //! What a watch comes to, for a person.
 
-use std::{fmt::Write, path::Path};
+use std::path::Path;
 
 use console::style;
-use patchwire_client::{PushCause, WatchEvent, report::ReportStatus};
+use patchwire_client::{PushCause, WatchEvent, chain, report::ReportStatus};
 use patchwire_protocol::path::escape;
 
 use super::{
@@ -80,18 +80,6 @@ pub(crate) fn human(event: &WatchEvent) -> Said {
         )),
         WatchEvent::RootBack { root } => notice(format!("{} is back", shown(root))),
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        // Into a text it can't fail.
-        let _ = write!(said, ": {error}");
-        source = error.source();
-    }
-    said
 }
 
 pub(super) fn shown(path: &Path) -> String {

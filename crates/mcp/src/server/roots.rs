@@ -2,8 +2,9 @@
 //! calls.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use anyhow::anyhow;
@@ -37,20 +38,31 @@ pub(crate) struct Roots {
     pub(crate) context: Context,
     /// The one that was used last stands last.
     connections: Mutex<Vec<Arc<Connection>>>,
+    /// The turns of roots that someone pushes or may push, whichever connection they use.
+    turns: Mutex<HashMap<PathBuf, Weak<Turn>>>,
 }
+
+/// Held by the push of a root, so that the next one finds what it left.
+pub(crate) type Turn = tokio::sync::Mutex<()>;
 
 /// A root's connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     root: PathBuf,
     pub(crate) client: Arc<Client>,
-    /// Held by the push of this root, so that the next one finds what it left.
-    pub(crate) pushing: Arc<tokio::sync::Mutex<()>>,
+    /// The turn of its root.
+    pub(crate) pushing: Arc<Turn>,
     /// Keeps what the last push left.
     pub(crate) keeper: Keeper,
 }
 
 impl Connection {
+    /// Keeps nothing any more, and disconnects, so that relay and agent know at once.
+    async fn close(&self) {
+        self.keeper.end().await;
+        self.client.close().await;
+    }
+
     /// Keeps what a push has left at the agent, or nothing if it left nothing that is known.
     pub(crate) fn keep(&self, request: PushRequest, report: &PushReport) {
         let tree = match report.status {
@@ -70,6 +82,7 @@ impl Roots {
         Self {
             context,
             connections: Mutex::default(),
+            turns: Mutex::default(),
         }
     }
 
@@ -92,10 +105,7 @@ impl Roots {
         let connections = std::mem::take(&mut *self.connections());
         let mut closing = JoinSet::new();
         for connection in connections {
-            closing.spawn(async move {
-                connection.keeper.end().await;
-                connection.client.close().await;
-            });
+            closing.spawn(async move { connection.close().await });
         }
         closing.join_all().await;
     }
@@ -155,17 +165,19 @@ impl Roots {
 
     fn connection(&self, project: &Project, link: DeploymentLink) -> Arc<Connection> {
         let mut connections = self.connections();
-        let found = connections
+        let mut found = connections
             .iter()
             .position(|connection| connection.root == project.root)
-            .map(|index| connections.remove(index))
-            // Another link now: calls in flight go on with theirs.
-            .filter(|found| *found.client.link().expose() == *link.expose());
+            .map(|index| connections.remove(index));
+        // Another link now: calls in flight go on with theirs.
+        let is_other =
+            |found: &mut Arc<Connection>| *found.client.link().expose() != *link.expose();
+        let mut outdated = Vec::from_iter(found.take_if(is_other));
         let connection = found.unwrap_or_else(|| {
             Arc::new(Connection {
                 root: project.root.clone(),
                 client: Arc::new(self.context.client_of(link)),
-                pushing: Arc::default(),
+                pushing: self.turn(&project.root),
                 keeper: Keeper::default(),
             })
         });
@@ -173,12 +185,25 @@ impl Roots {
             // What a call uses is as many as there are calls.
             let idle = |connection: &Arc<Connection>| Arc::strong_count(connection) == 1;
             match connections.iter().position(idle) {
-                Some(index) => drop(connections.remove(index)),
+                Some(index) => outdated.push(connections.remove(index)),
                 None => break,
             }
         }
         connections.push(Arc::clone(&connection));
+        // One that a call still uses closes as that call lets go of it.
+        for connection in outdated.into_iter().filter_map(Arc::into_inner) {
+            tokio::spawn(async move { connection.close().await });
+        }
         connection
+    }
+
+    fn turn(&self, root: &Path) -> Arc<Turn> {
+        // Whatever happened, the map is whole.
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = turns.get(root).and_then(Weak::upgrade).unwrap_or_default();
+        turns.insert(root.to_owned(), Arc::downgrade(&turn));
+        turn
     }
 
     fn connections(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
@@ -239,8 +264,19 @@ mod tests {
         DeploymentLink::mint(&relay, "shop".parse().unwrap(), "dev".parse().unwrap()).unwrap()
     }
 
-    #[test]
-    fn a_connection_is_kept_for_its_root_and_link() {
+    #[tokio::test]
+    async fn pushes_of_one_root_take_turns_whatever_link_they_use() {
+        let roots = roots();
+        let in_flight = roots.connection(&project(1), link());
+        let other_link = roots.connection(&project(1), link());
+        assert!(!Arc::ptr_eq(&in_flight, &other_link));
+        assert!(Arc::ptr_eq(&in_flight.pushing, &other_link.pushing));
+        let other_root = roots.connection(&project(2), link());
+        assert!(!Arc::ptr_eq(&in_flight.pushing, &other_root.pushing));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_for_its_root_and_link() {
         let (roots, one, other) = (roots(), link(), link());
         let first = roots.connection(&project(1), one.clone());
         assert!(Arc::ptr_eq(
@@ -256,8 +292,8 @@ mod tests {
         assert_eq!(roots.connections().len(), 2);
     }
 
-    #[test]
-    fn of_many_connections_those_are_kept_that_are_in_use_or_were_last() {
+    #[tokio::test]
+    async fn of_many_connections_those_are_kept_that_are_in_use_or_were_last() {
         let (roots, link) = (roots(), link());
         let used = roots.connection(&project(0), link.clone());
         for name in 1..100 {

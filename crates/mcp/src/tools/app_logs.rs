@@ -84,7 +84,9 @@ pub(crate) async fn call(roots: &Roots, arguments: JsonObject) -> Result<Outcome
         follow: false,
     };
     let stream = connection.client.logs(request).await?;
-    let kept = read(stream).await?;
+    let kept = timeout(limits::STALL, read(stream, lines))
+        .await
+        .unwrap_or(Err(ClientError::Lost { source: None }))?;
     let report = LogsReport {
         lines: kept.lines.iter().map(LogLineReport::from).collect(),
         left_out: kept.left_out,
@@ -115,24 +117,28 @@ impl Kept {
     }
 }
 
-async fn read(mut stream: LogStream) -> Result<Kept, ClientError> {
+/// Reads as many lines as were asked for: an agent may go on for ever.
+async fn read(mut stream: LogStream, lines: u32) -> Result<Kept, ClientError> {
     let mut kept = Kept::default();
-    loop {
-        match timeout(limits::STALL, stream.next()).await {
-            Ok(lines) => match lines? {
-                Some(lines) => lines.into_iter().for_each(|line| kept.put(line)),
-                None => return Ok(kept),
-            },
-            Err(_) => return Err(ClientError::Lost { source: None }),
-        }
+    let mut left = usize::try_from(lines).unwrap_or(usize::MAX);
+    while left > 0
+        && let Some(mut lines) = stream.next().await?
+    {
+        lines.truncate(left);
+        left -= lines.len();
+        lines.into_iter().for_each(|line| kept.put(line));
     }
+    Ok(kept)
 }
 
 fn human(kept: &Kept) -> String {
     let mut said = match (kept.left_out, kept.lines.len()) {
         (0, 0) => "the app has printed nothing yet\n".to_owned(),
         (0, _) => String::new(),
-        (left_out, _) => format!("({left_out} earlier lines are left out: ask for fewer)\n"),
+        (left_out, _) => format!(
+            "({left_out} earlier lines are left out: these are the last {} KiB)\n",
+            MAX_BYTES >> 10
+        ),
     };
     for line in &kept.lines {
         said.push_str(&output::log_line(line));

@@ -1,13 +1,14 @@
 //! A developer that follows the agent hears of every change, and of its end.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use patchwire_client::{Client, ConnectOptions, StatusStream};
 use patchwire_protocol::{
     app::{AppState, Exit},
     message::{push::PushStatus, status::Status},
 };
-use tokio::time::timeout;
+use rustix::process::Signal;
+use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
     project::edit,
@@ -47,7 +48,7 @@ async fn a_follower_sees_a_push_a_crash_and_the_agents_end() {
     let before = status.app.unwrap();
     let pid = i32::try_from(before.pid.unwrap()).unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::USR1).unwrap();
+    rustix::process::kill_process(pid, Signal::USR1).unwrap();
     let again = until(&mut news, |status| {
         status.app.is_some_and(|app| app.restarts > 0)
     })
@@ -127,6 +128,39 @@ async fn however_many_follow_there_is_room_for_pushes() {
         }
     };
     timeout(PATIENCE, stays).await.expect("there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_beside_a_follower_name_the_relay_that_is_away() {
+    let world = World::new();
+    let mut relay = Relay::start(&world);
+    let link = world.link(&relay, "shop", "dev");
+    let _agent = Agent::idle(&world, &link, &world.path("target"));
+    let options = ConnectOptions {
+        wait: Duration::from_secs(2),
+        ..ConnectOptions::default()
+    };
+    let client = Arc::new(Client::new(link.read(), options));
+    let mut news = client.follow().await.unwrap();
+    next(&mut news).await;
+    // First it says nothing, then it isn't there.
+    relay.process.signal(Signal::STOP);
+    for is_killed in [false, true] {
+        if is_killed {
+            relay.process.kill();
+        }
+        // As a watch does: it asks again and again, and others ask meanwhile.
+        let asking = (0..8).map(|_| {
+            let client = Arc::clone(&client);
+            async move {
+                client.follow().await.map(drop).unwrap_err();
+                client.status().await.unwrap_err()
+            }
+        });
+        for error in asking.collect::<JoinSet<_>>().join_all().await {
+            assert_eq!(error.code(), "relay-unreachable", "{is_killed}: {error}");
+        }
+    }
 }
 
 fn source(world: &World) -> PathBuf {

@@ -9,11 +9,20 @@ use std::{
     thread,
 };
 
+use patchwire_protocol::{
+    limits,
+    message::{
+        inner::{AgentMessage, DeveloperMessage, Greeting},
+        status::LogLine,
+        value::Text,
+    },
+};
+use patchwire_transport::{RelayConnection, Role};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::world::{
-    APP, Agent, Link, Relay, World, assert_same_tree, at, free_port, get, noise, program,
+    APP, Agent, Link, PATIENCE, Relay, World, assert_same_tree, at, free_port, get, noise, program,
     test_tool, tree, wait_until,
 };
 use server::{Called, Server};
@@ -398,6 +407,47 @@ fn what_is_no_message_is_passed_over() {
     let id = server.ask("ping", &json!({}));
     while server.receive()["id"] != id {}
     push(&mut server).expect("done");
+    assert!(server.end().0.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_prints_without_end_is_heard_for_the_lines_that_were_asked_for() {
+    let world = World::new();
+    let relay = Relay::start(&world);
+    let link = world.link(&relay, "shop", "dev");
+    let source = world.path("shop");
+    fs::create_dir(&source).unwrap();
+    join(&world, &source, &link);
+    let link = link.read();
+    let agent = RelayConnection::connect(&link, Role::Agent, "mallory", PATIENCE);
+    let agent = agent.await.unwrap();
+    tokio::spawn(async move {
+        let incoming = agent.accept().await.unwrap();
+        let stream = incoming.handshake().await.unwrap();
+        let (mut reader, mut writer) = stream.into_frames(limits::FRAME);
+        let greeting = AgentMessage::Greeting(Greeting {
+            name: Text::cut("mallory"),
+            epoch: 1,
+            root: None,
+            clock_ms: 0,
+        });
+        writer.send(&greeting).await.unwrap();
+        let asked = reader.receive::<DeveloperMessage>().await;
+        assert!(matches!(asked, Ok(Some(DeveloperMessage::Logs(_)))));
+        let lines = AgentMessage::LogLines(vec![
+            LogLine {
+                at_ms: 0,
+                stderr: false,
+                text: b"on and on".to_vec(),
+            };
+            2
+        ]);
+        while writer.send(&lines).await.is_ok() {}
+    });
+    let mut server = Server::greeted(&world, &source, &["--wait", "5s"]);
+    let logs = server.call("app_logs", &json!({"lines": 3}));
+    assert!(!logs.is_error, "{}", logs.text);
+    assert_eq!(logs.text.matches("on and on").count(), 3, "{}", logs.text);
     assert!(server.end().0.success());
 }
 

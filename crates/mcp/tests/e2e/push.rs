@@ -152,6 +152,47 @@ fn a_daemon_that_answers_with_old_code_is_not_taken_for_the_new() {
     assert!(get(port).contains("Hello from Patchwire"));
 }
 
+/// An app that answers unless it is told not to.
+const QUIET: &str = r#"
+import http.server, os, signal, sys
+if os.environ.get("QUIET"):
+    signal.pause()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"#;
+
+#[test]
+fn an_app_that_has_answered_has_to_answer_again_until_it_is_run_in_another_way() {
+    let world = World::new();
+    let relay = Relay::start(&world);
+    let link = world.link(&relay, "hello", "dev");
+    let (source, port) = (world.path("source"), free_port());
+    fs::create_dir(&source).unwrap();
+    let write = |name: &str, text: &str| fs::write(source.join(name), text).unwrap();
+    write("app.py", QUIET);
+    let _agent = Agent::start(
+        &world,
+        &link,
+        &world.path("target"),
+        &["--ready", "auto", "--ready-timeout", "2s"],
+        &["python3", "app.py", &port.to_string()],
+    );
+    world.push(&link, &source).expect("done");
+
+    write("app.py", "import signal; signal.pause()\n");
+    let pushed = world.push(&link, &source).expect("rolled-back");
+    assert!(pushed.message().contains("alive:1s"), "{pushed:#?}");
+
+    write("app.py", QUIET);
+    write("patchwire.toml", "[env]\nQUIET = \"1\"\n");
+    world.push(&link, &source).expect("done");
+    write("patchwire.toml", "");
+    world.push(&link, &source).expect("done");
+}
+
 fn status(world: &World, link: &Link) -> Value {
     let mut command = world.patchwire();
     command
