@@ -12,6 +12,7 @@ mod commands;
 mod context;
 mod embedded;
 mod failure;
+mod live;
 mod local;
 mod output;
 mod progress;

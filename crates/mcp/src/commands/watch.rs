@@ -9,6 +9,7 @@ use crate::{
     cli::{Watch, WatchTimes},
     context::{self, Context},
     failure::Failure,
+    live::Live,
     output::{self, watch::Said},
     writer::Writer,
 };
@@ -16,14 +17,18 @@ use crate::{
 pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Failure> {
     let project = context.project()?;
     let client = context.client(&project)?;
-    let request = PushRequest {
-        scan: project.scan_options(),
-        message: watch.message,
-        author: context::author(),
-        app: project.app_options(context::variable)?,
-        ..PushRequest::new(&project.root, context.directories()?.state)
+    let request = |project: &Project| {
+        let request = PushRequest {
+            scan: project.scan_options(),
+            message: watch.message.clone(),
+            author: context::author(),
+            app: project.app_options(context::variable)?,
+            ..PushRequest::new(&project.root, context.directories()?.state)
+        };
+        Ok((request, options(project, watch.times)))
     };
-    let options = options(&project, watch.times);
+    // What can't be used at the start is a mistake in the command, and no news.
+    request(&project)?;
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|error| Failure::failed("signal", error))?;
     let link = client.link();
@@ -64,8 +69,16 @@ pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Fai
             Said::Notice(text) | Said::Complaint(text) => write(output::complain, text),
         }
     };
+    let live = Live {
+        context,
+        client: &client,
+        project: &project,
+        request: &request,
+        observe: &observe,
+        say: &|text| write(output::complain, text),
+    };
     let ended = tokio::select! {
-        ended = Box::pin(client.watch(&request, &options, &observe)) => Ok(ended),
+        ended = Box::pin(live.watch()) => Ok(ended),
         _ = tokio::signal::ctrl_c() => Err(130),
         _ = terminate.recv() => Err(143),
     };

@@ -7,9 +7,10 @@ use patchwire_client::{PushCause, WatchEvent, chain, report::ReportStatus};
 use patchwire_protocol::path::escape;
 
 use super::{
-    push,
+    failure_text, push,
     words::{count, duration, foreign},
 };
+use crate::failure::Failure;
 
 /// What is said of an event, and where it belongs.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +27,21 @@ pub(crate) enum Said {
 /// The first line: what is watched, and where it goes.
 pub(crate) fn beginning(root: &Path, deployment: &str) -> String {
     format!("watching {} for {deployment}\n", shown(root))
+}
+
+/// That the configuration can't be used any more.
+pub(crate) fn unusable(failure: &Failure) -> String {
+    format!(
+        "{}: {}\nnothing is pushed until that is mended\n",
+        style("not pushed").red(),
+        failure_text(failure)
+    )
+}
+
+/// That the configuration counts as it is by now.
+pub(crate) fn read_again(file: &Path) -> String {
+    let said = format!("{} has changed, and was read again", shown(file));
+    format!("{}\n", style(said).dim())
 }
 
 /// What an event means to a person. Each text brings its own line ends.

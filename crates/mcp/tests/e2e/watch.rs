@@ -150,6 +150,32 @@ impl Watched {
 }
 
 #[test]
+fn a_changed_configuration_counts_from_the_next_push_on() {
+    let mut watched = Watched::start();
+    watched.save("patchwire.toml", "ignore = [\"*.secret\"]\n");
+    watched.says("was read again");
+    watched.pushed_files([1, 0, 0, 0]);
+    watched.save("a.secret", "");
+    watched.settled();
+    assert!(!watched.target().join("a.secret").exists());
+
+    watched.save("patchwire.toml", "ignroe = []\n");
+    watched.says("line 1: unknown key `ignroe`");
+    watched.save("late", "");
+    watched.save("patchwire.toml", "");
+    watched.says("was read again");
+    watched.arrives();
+    assert!(watched.target().join("a.secret").exists());
+
+    // What a link may not be used for at the start is not done later either.
+    watched.save("patchwire.toml", "app = \"other\"\n");
+    watched.says("but “");
+    watched.save("patchwire.toml", "");
+    watched.says("was read again");
+    watched.settled_and_same();
+}
+
+#[test]
 fn each_save_is_one_push_and_what_changes_nothing_is_none() {
     let mut watched = Watched::start_with(&["--ready", "alive:1ms"], &IDLE, |source| {
         fs::write(source.join(".gitignore"), "node_modules\n*.log\n").unwrap();
