@@ -75,7 +75,6 @@ impl Live<'_> {
 
     fn read(&self) -> Configured {
         let project = self.context.project()?;
-        project.check_link(self.client.link())?;
         if project.root != self.project.root {
             return Err(Failure::usage(anyhow::anyhow!(
                 "the root is {} now: start this command again for it",

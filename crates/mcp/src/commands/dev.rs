@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Error, anyhow};
-use patchwire_client::{Client, ConnectOptions, PushRequest, WatchOptions};
+use patchwire_client::{Client, ConnectOptions, PushRequest, config::Project};
 use patchwire_protocol::app::ReadyCheck;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -16,6 +16,7 @@ use crate::{
     context::{self, Context},
     embedded,
     failure::Failure,
+    live::{Configured, Live},
     local::{AgentLaunch, Local, Process},
     output::{
         self,
@@ -44,30 +45,18 @@ pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure
     let mut signals = Signals::new().map_err(|error| Failure::failed("signals", error))?;
     let project = context.project()?;
     let root = &project.root;
-    let mut app = project.app_options(context::variable)?;
-    app.ready = dev.ready.or(app.ready).or(Some(ReadyCheck::Auto));
-    app.reload = dev.reload.or(app.reload);
+    let app = project.app_options(context::variable)?;
     let search = program::search(app.environment.iter());
     program::check(&dev.command[0], root, search.as_deref())
         .map_err(|error| Failure::new(2, "no-command", error))?;
-    let options = watch::options(&project, dev.times);
     let state = context.directories()?.state;
     let place = tokio::select! {
         place = Place::open(&state, root, dev.fresh) => place?,
         signal = signals.next() => return Ok(ExitCode::from(128 + signal)),
     };
-    let mut request = PushRequest {
-        scan: project.scan_options(),
-        author: context::author(),
-        // The copy is nobody's only one.
-        delete_any: true,
-        app,
-        ..PushRequest::new(root, place.directory.join("memory"))
-    };
-    let mut ignore = dependencies::patterns(root);
-    ignore.extend(place.pattern(root)?);
-    // Before the user's own, which have the last word.
-    request.scan.ignore.splice(0..0, ignore);
+    let request = |project: &Project| configured(project, &dev, &place);
+    // What can't be used at the start is a mistake in the command, and no news.
+    request(&project)?;
 
     let places = Places {
         copy: place.copy(),
@@ -90,7 +79,7 @@ pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure
         signal = signals.next() => Ok(128 + signal),
         // As a program that writes to a pipe which nobody reads.
         () = screen.closed() => Ok(0),
-        failed = stage.play(context, &dev.command, options, &request, &place, &observer) => match failed {
+        failed = stage.play(context, &project, &dev.command, &request, &place, &observer) => match failed {
             Ok(never) => match never {},
             // A process leads its own group only once it runs: one that was just being started may
             // have heard the terminal's interrupt too, and failed of it before we knew.
@@ -110,6 +99,26 @@ pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure
     ended.map(ExitCode::from)
 }
 
+/// What is pushed to the copy, and when: by the flags, then by the file.
+fn configured(project: &Project, dev: &Dev, place: &Place) -> Configured {
+    let mut app = project.app_options(context::variable)?;
+    app.ready = dev.ready.clone().or(app.ready).or(Some(ReadyCheck::Auto));
+    app.reload = dev.reload.clone().or(app.reload);
+    let mut request = PushRequest {
+        scan: project.scan_options(),
+        author: context::author(),
+        // The copy is nobody's only one.
+        delete_any: true,
+        app,
+        ..PushRequest::new(&project.root, place.directory.join("memory"))
+    };
+    let mut ignore = dependencies::patterns(&project.root);
+    ignore.extend(place.pattern(&project.root)?);
+    // Before the user's own, which have the last word.
+    request.scan.ignore.splice(0..0, ignore);
+    Ok((request, watch::options(project, dev.times)))
+}
+
 /// The processes.
 #[derive(Debug)]
 struct Stage {
@@ -123,9 +132,9 @@ impl Stage {
     async fn play(
         &mut self,
         context: &Context,
+        project: &Project,
         command: &[OsString],
-        options: WatchOptions,
-        request: &PushRequest,
+        request: &(dyn Fn(&Project) -> Configured + Sync),
         place: &Place,
         observer: &Observer<'_>,
     ) -> Result<Infallible, Failure> {
@@ -155,9 +164,16 @@ impl Stage {
             name: context::author(),
         };
         let client = Client::new(link, connect);
-        let observe = |event| observer.observe(event);
+        let live = Live {
+            context,
+            client: &client,
+            project,
+            request,
+            observe: &|event| observer.observe(event),
+            say: &|text| observer.screen.say(&text),
+        };
         let (process, status) = tokio::select! {
-            failed = Box::pin(client.watch(request, &options, &observe)) => match failed {
+            failed = Box::pin(live.watch()) => match failed {
                 Ok(never) => match never {},
                 Err(error) => return Err(error.into()),
             },

@@ -18,6 +18,7 @@ pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Fai
     let project = context.project()?;
     let client = context.client(&project)?;
     let request = |project: &Project| {
+        project.check_link(client.link())?;
         let request = PushRequest {
             scan: project.scan_options(),
             message: watch.message.clone(),

@@ -48,6 +48,26 @@ fn ten_saves_are_ten_reloads() {
 }
 
 #[test]
+fn a_changed_configuration_is_the_one_that_the_app_runs_by() {
+    let dev = Dev::new();
+    let write = |greeting: &str| {
+        let file = format!("app = \"shop\"\n[env]\nGREETING = \"{greeting}\"\n");
+        fs::write(dev.root.join("patchwire.toml"), file).unwrap();
+    };
+    write("one");
+    let app = "import os\nprint('greeting', os.environ['GREETING'], flush=True)\n".to_owned() + APP;
+    fs::write(dev.app(), app).unwrap();
+    let running = dev.start(&[]);
+    let at = running.wait_for("greeting one", 0);
+    let at = running.wait_for(UP, at);
+    write("two");
+    let at = running.wait_for("was read again", at);
+    let at = running.wait_for("greeting two", at);
+    running.wait_for(READY, at);
+    dev.interrupt(running);
+}
+
+#[test]
 fn what_is_saved_while_the_app_reloads_is_served_in_the_end() {
     let dev = Dev::new();
     let gate = dev.world.path("gate");
