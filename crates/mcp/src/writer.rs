@@ -164,7 +164,9 @@ impl Shown {
     }
 
     fn step(&mut self) {
-        match *self.steps.borrow_and_update() {
+        // Copied: while it is borrowed, telling of the next one waits.
+        let step = *self.steps.borrow_and_update();
+        match step {
             Some(step) => {
                 let progress = &mut self.progress;
                 let progress = progress.get_or_insert_with(|| PushProgress::new(self.quiet));

@@ -13,7 +13,7 @@ use rustix::{
     process::{Pid, Signal, kill_process, kill_process_group},
 };
 
-use crate::world::{APP, Process, World, free_port, full_pipe, get, try_get, wait_until};
+use crate::world::{APP, Process, World, free_port, get, stop, terminal, try_get, wait_until};
 
 /// What stands before each line of ours.
 const OURS: &str = "patchwire │ ";
@@ -383,9 +383,11 @@ fn a_pipe_gets_the_apps_output_as_it_is_and_no_escape_codes_of_ours() {
 #[test]
 fn a_terminal_that_is_stopped_holds_up_neither_pushes_nor_the_end() {
     let dev = Dev::new();
-    let (_unread, full) = full_pipe();
+    let terminal = terminal();
+    stop(&terminal);
     let mut command = dev.command(&[], &["python3", "app.py", &dev.port.to_string()]);
-    command.stdout(full.try_clone().unwrap()).stderr(full);
+    let stdout = terminal.try_clone().unwrap();
+    command.stdout(stdout).stderr(terminal).env("TERM", "xterm");
     let mut running = Process::start_unread(command.process_group(0));
     for version in 0..3 {
         let message = format!("version {version}");

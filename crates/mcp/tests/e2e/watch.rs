@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::world::{
-    Agent, IDLE, Link, Process, Relay, World, assert_same_tree, at, full_pipe, skipped, tree,
+    Agent, IDLE, Link, Process, Relay, World, assert_same_tree, at, skipped, stop, terminal, tree,
     wait_until,
 };
 
@@ -252,13 +252,15 @@ fn a_terminal_that_is_stopped_holds_up_no_push() {
     fs::create_dir(&source).unwrap();
     fs::write(source.join("main.py"), "# first\n").unwrap();
     let agent = Agent::idle(&world, &link, &world.path("target"));
-    let (_unread, full) = full_pipe();
+    let terminal = terminal();
     let mut command = world.patchwire();
     command.args(["watch", "--link"]).arg(at(&link.full));
     command.arg("--root").arg(&source);
-    command.stdout(full.try_clone().unwrap()).stderr(full);
+    let [stdout, stderr] = [(); 2].map(|()| terminal.try_clone().unwrap());
+    command.stdout(stdout).stderr(stderr).env("TERM", "xterm");
     let mut watch = Process::start_unread(&mut command);
     wait_until("the first push", || tree(&source) == tree(&agent.root));
+    stop(&terminal);
     for version in 0..3 {
         fs::write(source.join("main.py"), format!("# {version}\n")).unwrap();
         wait_until("what is saved", || tree(&source) == tree(&agent.root));

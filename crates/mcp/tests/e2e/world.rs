@@ -7,9 +7,12 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
-    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, fs::PermissionsExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -21,8 +24,10 @@ use std::{
 
 use patchwire_transport::{DeploymentLink, RelayLink};
 use rustix::{
-    fs::{OFlags, fcntl_setfl},
+    fs::{Mode, OFlags},
     process::Pid,
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{Action, tcflow},
 };
 use serde_json::Value;
 
@@ -546,13 +551,22 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// A pipe that takes nothing until it is read from: as a terminal that was stopped.
-pub(crate) fn full_pipe() -> (PipeReader, PipeWriter) {
-    let (reader, mut writer) = io::pipe().unwrap();
-    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
-    while writer.write(&[b'\n'; 4096]).is_ok() {}
-    fcntl_setfl(&writer, OFlags::empty()).unwrap();
-    (reader, writer)
+/// A terminal that nobody looks at.
+pub(crate) fn terminal() -> OwnedFd {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let terminal = rustix::fs::open(name, flags, Mode::empty()).unwrap();
+    // Until nobody has it open any more, which is an error.
+    std::thread::spawn(move || io::copy(&mut fs::File::from(master), &mut io::sink()));
+    terminal
+}
+
+/// Lets a terminal take nothing more, as Ctrl+S does.
+pub(crate) fn stop(terminal: &OwnedFd) {
+    tcflow(terminal, Action::OOff).unwrap();
 }
 
 /// What the app at `port` serves at `/`.
