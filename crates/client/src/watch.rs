@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod events;
+mod hearing;
 mod look;
 mod presence;
 mod schedule;

@@ -17,7 +17,8 @@ use tokio::{
 
 use super::{
     WatchEvent, WatchOptions,
-    events::{self, Events, EventsError, Happened, Watches},
+    events::{self, Events, Happened, Watches},
+    hearing::{Hearing, News, Preparation, Watched},
     look::{Identity, Look, Outcome, Seen, identity},
     schedule::{Ended, Input, Output, Presence, Schedule, Standing, Tell, Verdict},
 };
@@ -32,15 +33,6 @@ use crate::{
 /// How often to look whether the root is still the directory that is watched.
 const ROOT_CHECK: Duration = Duration::from_secs(1);
 
-/// The shortest time between two scans where saves can't be heard of.
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How many times as long as a look takes it is between two of them then.
-const SCAN_SHARE: u32 = 10;
-
-/// How often to try to hear of saves again.
-const HEAR_AGAIN: Duration = Duration::from_secs(60);
-
 type Observer<'a> = &'a (dyn Fn(WatchEvent) + Send + Sync);
 type Work<'a> = Pin<Box<dyn Future<Output = Done> + Send + 'a>>;
 
@@ -50,31 +42,13 @@ enum Done {
     Pushed(Result<PushEnd, ClientError>),
 }
 
-/// How saves are heard of.
-#[derive(Debug)]
-enum Hearing {
-    Events(Events),
-    /// They are not: it is looked for them at an interval.
-    Polling {
-        next: Instant,
-        hear_at: Instant,
-    },
-}
-
-/// What was told of how saves are heard of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Introduced {
-    Not,
-    Watching,
-    Polling,
-}
-
 pub(super) struct Shell<'a> {
     client: &'a Client,
     request: &'a PushRequest,
     observer: Observer<'a>,
     origin: Arc<Origin>,
     schedule: Schedule,
+    events: Events,
     hearing: Hearing,
     /// The root's, while it is there.
     identity: Option<Identity>,
@@ -82,9 +56,6 @@ pub(super) struct Shell<'a> {
     look: Option<Look>,
     /// Watches for the next look, if it has none.
     fresh: Option<Watches>,
-    /// What was told of how saves are heard of.
-    introduced: Introduced,
-    interval: Duration,
     found: Option<Scanned>,
     report: Option<Box<PushReport>>,
     error: Option<Arc<ClientError>>,
@@ -110,28 +81,23 @@ impl<'a> Shell<'a> {
             cache: StatCache::load(&origin.memory.stat_cache()),
             watches: None,
         };
+        let (events, watches) = events::listen(root);
         let now = Instant::now();
-        let mut shell = Self {
+        Ok(Self {
             client,
             request,
             observer,
             schedule: Schedule::new(*options, now),
-            hearing: Hearing::Polling {
-                next: now,
-                hear_at: now,
-            },
+            events,
+            hearing: Hearing::new(now),
             identity: Some(identity),
             look: Some(look),
-            fresh: None,
-            introduced: Introduced::Not,
-            interval: SHORTEST_INTERVAL,
+            fresh: Some(watches),
             found: None,
             report: None,
             error: None,
             origin,
-        };
-        shell.listen();
-        Ok(shell)
+        })
     }
 
     /// Watches until an error that gets better neither by waiting nor by saving.
@@ -149,12 +115,9 @@ impl<'a> Shell<'a> {
                 }
             }
             let due = self.schedule.poll_timeout();
-            let poll = match &self.hearing {
-                Hearing::Polling { next, .. } => Some(*next),
-                Hearing::Events(_) => None,
-            };
+            let poll = self.hearing.poll_timeout();
             tokio::select! {
-                happened = next(&self.hearing) => self.happened(happened),
+                happened = self.events.next() => self.happened(happened),
                 done = working(&mut work) => {
                     work = None;
                     if let Some(error) = self.done(done) {
@@ -286,18 +249,8 @@ impl<'a> Shell<'a> {
     }
 
     fn looked(&mut self, look: Look, seen: Seen) {
-        self.interval = SHORTEST_INTERVAL.max(seen.spent * SCAN_SHARE);
-        let directories = look.watches.as_ref().and_then(Watches::count);
+        self.heard(&look, &seen);
         self.look = Some(look);
-        if let Some(error) = &seen.deaf {
-            self.go_deaf(error);
-        } else if self.introduced != Introduced::Watching
-            && let Some(directories) = directories
-        {
-            self.introduced = Introduced::Watching;
-            let root = self.origin.root.clone();
-            self.tell(WatchEvent::Watching { root, directories });
-        }
         // Of a root that was exchanged meanwhile nobody knows what was seen.
         let there = self.identity;
         self.check_root();
@@ -329,7 +282,7 @@ impl<'a> Shell<'a> {
                     .as_ref()
                     .is_none_or(|last| said(&**last) != said(&error));
                 self.error = Some(Arc::new(error));
-                let again = self.interval;
+                let again = self.hearing.interval();
                 self.input(Input::ScanFailed { news, again });
             }
         }
@@ -346,20 +299,44 @@ impl<'a> Shell<'a> {
         }
         if now.is_some() {
             self.identity = now;
-            self.listen();
+            let preparation = self.hearing.root_exchanged(Instant::now());
+            self.prepare(preparation);
             self.input(Input::RootBack);
         }
     }
 
-    /// Begins to hear of saves, from the next look on: anew, if they are heard of.
-    fn listen(&mut self) {
-        if let Hearing::Events(events) = &self.hearing {
-            events.start_over();
-            self.introduced = Introduced::Not;
-        } else {
-            let (events, watches) = events::listen(&self.origin.root);
-            self.hearing = Hearing::Events(events);
-            self.fresh = Some(watches);
+    /// Prepares the next look.
+    fn prepare(&mut self, preparation: Preparation) {
+        match preparation {
+            Preparation::None => {}
+            Preparation::StartOver => self.events.start_over(),
+            Preparation::Listen => {
+                let (events, watches) = events::listen(&self.origin.root);
+                self.events = events;
+                self.fresh = Some(watches);
+            }
+        }
+    }
+
+    /// Takes in what a look says of how saves are heard of.
+    fn heard(&mut self, look: &Look, seen: &Seen) {
+        let directories = look.watches.as_ref().and_then(Watches::count);
+        let watched = match (&seen.deaf, directories) {
+            (Some(_), _) => Watched::Deaf,
+            (None, Some(directories)) => Watched::Directories(directories),
+            (None, None) => Watched::Unknown,
+        };
+        let news = self.hearing.looked(watched, seen.spent, Instant::now());
+        match (news, &seen.deaf) {
+            (Some(News::Watching { directories }), _) => {
+                let root = self.origin.root.clone();
+                self.tell(WatchEvent::Watching { root, directories });
+            }
+            (Some(News::Polling { interval }), Some(error)) => {
+                let cause = said(error);
+                self.tell(WatchEvent::Polling { cause, interval });
+            }
+            (Some(News::Polling { .. }), None) | (None, _) => {}
         }
     }
 
@@ -370,45 +347,16 @@ impl<'a> Shell<'a> {
         if happened.change {
             self.input(Input::Saved);
         } else {
-            let again = self.interval;
+            let again = self.hearing.interval();
             self.input(Input::Lost { again });
-        }
-    }
-
-    fn go_deaf(&mut self, error: &EventsError) {
-        let now = Instant::now();
-        self.hearing = Hearing::Polling {
-            next: now + self.interval,
-            hear_at: now + HEAR_AGAIN,
-        };
-        if self.introduced != Introduced::Polling {
-            self.introduced = Introduced::Polling;
-            self.tell(WatchEvent::Polling {
-                cause: said(error),
-                interval: self.interval,
-            });
         }
     }
 
     /// Looks for what was saved, where that can't be heard.
     fn poll(&mut self) {
-        let now = Instant::now();
-        if let Hearing::Polling { next, hear_at } = &mut self.hearing {
-            *next = now + self.interval;
-            if *hear_at <= now {
-                *hear_at = now + HEAR_AGAIN;
-                self.listen();
-            }
-        }
+        let preparation = self.hearing.handle_timeout(Instant::now());
+        self.prepare(preparation);
         self.input(Input::Poll);
-    }
-}
-
-/// The next that happens, if anything can be heard.
-async fn next(hearing: &Hearing) -> Happened {
-    match hearing {
-        Hearing::Events(events) => events.next().await,
-        Hearing::Polling { .. } => future::pending().await,
     }
 }
 
