@@ -26,7 +26,8 @@ use shell::Shell;
 pub struct WatchOptions {
     /// A push begins once nothing was saved for this long. Default 30 ms.
     pub quiet: Duration,
-    /// A save waits at most this long while others go on. Default 2 s.
+    /// A save waits at most this long while others go on, or because a scan just before it found
+    /// nothing to push (what is written without end is not to cost a processor). Default 2 s.
     pub max: Duration,
 }
 
@@ -46,7 +47,7 @@ pub enum PushCause {
     Start,
     /// Something was saved.
     Saved,
-    /// The agent came back with another tree than it had, or without any.
+    /// Another agent came, or the one that was there has lost its tree.
     AgentChanged,
 }
 
@@ -95,7 +96,7 @@ pub enum WatchEvent {
     /// There was nothing to push: what was saved is what was there before, or is not pushed.
     Unchanged,
     /// What was saved is the version that was rolled back or refused before; it isn't sent again
-    /// until it changes. Told once for a version.
+    /// until it changes, or there is another agent. Told once for a version.
     Rejected,
     /// A push could not be made.
     Failed {

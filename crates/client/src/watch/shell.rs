@@ -227,7 +227,10 @@ impl<'a> Shell<'a> {
             }
             Done::Pushed(Ok(PushEnd::Changed(path))) => {
                 self.error = Some(Arc::new(ClientError::Unsettled { path }));
-                self.input(Input::Ended(Ended::Changed));
+                // Those of a root that is gone are, too.
+                self.check_root();
+                let random = random();
+                self.input(Input::Ended(Ended::Changed { random }));
                 None
             }
             Done::Pushed(Err(error)) if error.is_final() => Some(error),
@@ -393,18 +396,19 @@ fn said(error: &dyn Error) -> String {
 fn answered(report: &PushReport, epoch: Option<u64>) -> Ended {
     let code = report.error.as_ref().map(|error| &*error.code);
     let verdict = match report.status {
+        _ if report.is_rejection() => Some(Verdict::Bad),
         ReportStatus::Unknown => return Ended::Unanswered { random: random() },
         // It says nothing of the tree: the way was too slow.
         ReportStatus::Failed if matches!(code, Some("expired" | "stalled")) => {
             return Ended::Unanswered { random: random() };
         }
-        ReportStatus::Done | ReportStatus::NoChanges => Verdict::Stands,
-        ReportStatus::Failed | ReportStatus::RolledBack => Verdict::Bad,
-        ReportStatus::Conflict => Verdict::Refused,
+        ReportStatus::Done | ReportStatus::NoChanges => Some(Verdict::Stands),
+        ReportStatus::Failed | ReportStatus::RolledBack => None,
+        ReportStatus::Conflict => Some(Verdict::Refused),
     };
-    let standing = epoch.zip(report.root).map(|(epoch, root)| Standing {
+    let standing = epoch.map(|epoch| Standing {
         epoch,
-        root: Some(root),
+        root: report.root,
     });
     Ended::Answered { verdict, standing }
 }

@@ -3,7 +3,7 @@
 use std::{fmt::Write, path::Path};
 
 use console::style;
-use patchwire_client::{PushCause, WatchEvent, report::ReportStatus};
+use patchwire_client::{PushCause, WatchEvent};
 use patchwire_protocol::path::escape;
 
 use super::{
@@ -50,10 +50,7 @@ pub(crate) fn human(event: &WatchEvent) -> Said {
         | WatchEvent::Unchanged => Said::Nothing,
         WatchEvent::Pushed { report, .. } => {
             let mut said = push::human(report);
-            if matches!(
-                report.status,
-                ReportStatus::RolledBack | ReportStatus::Failed
-            ) {
+            if report.is_rejection() {
                 said.push_str("not sent again until it changes\n");
             }
             Said::Result(said)

@@ -294,7 +294,7 @@ fn a_version_that_is_rolled_back_is_not_sent_again_until_it_changes() {
     assert!(!watched.target().join("bad").exists());
     watched.save("bad", "2\n");
     watched.pushed("rolled-back");
-    // Nor when the agent is another one than before.
+    // Nor when the agent is started again on what it had.
     let mut agent = watched.agent.take().unwrap();
     let root = agent.root.clone();
     // It says that it goes. One that is killed is missed after a while, as others here show.
@@ -311,6 +311,20 @@ fn a_version_that_is_rolled_back_is_not_sent_again_until_it_changes() {
     fs::remove_file(watched.source.join("bad")).unwrap();
     watched.save("main.py", "# better\n");
     watched.pushed_files([0, 1, 0, 0]);
+    watched.settled_and_same();
+}
+
+#[test]
+fn a_version_that_one_agent_failed_on_is_sent_to_the_next() {
+    let ready = ["--ready", "alive:300ms"];
+    let broken = ["sh", "-c", "echo no database; exit 3"];
+    let mut watched = Watched::start_under(&ready, &broken, |_| (), |command| command);
+    watched.pushed("failed");
+    watched.agent.take().unwrap().process.terminate();
+    watched.says("the agent is away");
+    let newer = Agent::idle(&watched.world, &watched.link, &watched.world.path("newer"));
+    watched.agent = Some(newer);
+    watched.pushed_files([2, 0, 0, 0]);
     watched.settled_and_same();
 }
 
