@@ -125,6 +125,8 @@ pub(super) struct Standing {
 pub(super) enum Presence {
     /// There is no way to it.
     Lost,
+    /// It is there, and doesn't go on to say how it is.
+    Unfollowed,
     /// It is attached, and has this.
     Attached {
         /// Another number for every time it was reached.
@@ -235,7 +237,7 @@ struct Handled {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Agent {
-    /// It was never heard of.
+    /// It was never heard of, or doesn't say how it is.
     Unknown,
     Attached {
         stream: u64,
@@ -532,6 +534,7 @@ impl Schedule {
                 }
                 return;
             }
+            Presence::Unfollowed => return self.agent = Agent::Unknown,
             Presence::Attached { stream, standing } => (stream, standing),
         };
         let before = std::mem::replace(&mut self.agent, Agent::Attached { stream });

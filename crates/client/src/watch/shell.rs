@@ -4,10 +4,14 @@ use std::{
     error::Error,
     future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
+use patchwire_protocol::app::AppState;
 use patchwire_transport::random_u64;
 use patchwire_tree::{ScanProgress, StatCache};
 use tokio::{
@@ -20,6 +24,7 @@ use super::{
     events::{self, Events, Happened, Watches},
     hearing::{Hearing, News, Preparation, Watched},
     look::{Identity, Look, Outcome, Seen, identity},
+    presence::Known,
     schedule::{Ended, Input, Output, Presence, Schedule, Standing, Tell, Verdict},
 };
 use crate::{
@@ -46,6 +51,8 @@ pub(super) struct Shell<'a> {
     client: &'a Client,
     request: &'a PushRequest,
     observer: Observer<'a>,
+    /// Whether there was an agent once.
+    attached: &'a AtomicBool,
     origin: Arc<Origin>,
     schedule: Schedule,
     events: Events,
@@ -59,6 +66,10 @@ pub(super) struct Shell<'a> {
     found: Option<Scanned>,
     report: Option<Box<PushReport>>,
     error: Option<Arc<ClientError>>,
+    /// Why we are refused, as it was told, since the agent was there last.
+    refused: Option<String>,
+    /// As it was told last.
+    app: Option<AppState>,
 }
 
 impl<'a> Shell<'a> {
@@ -66,6 +77,7 @@ impl<'a> Shell<'a> {
         client: &'a Client,
         request: &'a PushRequest,
         options: &WatchOptions,
+        attached: &'a AtomicBool,
         observer: Observer<'a>,
     ) -> Result<Self, ClientError> {
         let origin = Arc::new(Origin::new(client, request)?);
@@ -87,6 +99,7 @@ impl<'a> Shell<'a> {
             client,
             request,
             observer,
+            attached,
             schedule: Schedule::new(*options, now),
             events,
             hearing: Hearing::new(now),
@@ -96,15 +109,14 @@ impl<'a> Shell<'a> {
             found: None,
             report: None,
             error: None,
+            refused: None,
+            app: None,
             origin,
         })
     }
 
     /// Watches until an error that gets better neither by waiting nor by saving.
-    pub(super) async fn run(
-        &mut self,
-        presence: &mut watch::Receiver<Option<Presence>>,
-    ) -> ClientError {
+    pub(super) async fn run(&mut self, known: &mut watch::Receiver<Known>) -> ClientError {
         let mut work: Option<Work<'a>> = None;
         let mut root_check = interval(ROOT_CHECK);
         root_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -124,11 +136,9 @@ impl<'a> Shell<'a> {
                         return error;
                     }
                 }
-                Ok(()) = presence.changed() => {
-                    let presence = *presence.borrow_and_update();
-                    if let Some(presence) = presence {
-                        self.input(Input::Agent(presence));
-                    }
+                Ok(()) = known.changed() => {
+                    let known = known.borrow_and_update().clone();
+                    self.know(known);
                 }
                 () = at(due) => self.schedule.handle_timeout(Instant::now()),
                 () = at(poll) => self.poll(),
@@ -139,6 +149,33 @@ impl<'a> Shell<'a> {
 
     fn input(&mut self, input: Input) {
         self.schedule.handle_input(input, Instant::now());
+    }
+
+    /// Takes in what is known of the agent.
+    fn know(&mut self, known: Known) {
+        let Known {
+            presence,
+            app,
+            refusal,
+        } = known;
+        if let Some(presence) = presence {
+            if matches!(presence, Presence::Attached { .. }) {
+                self.refused = None;
+            }
+            self.input(Input::Agent(presence));
+        }
+        if let Some(app) = app.filter(|_| app != self.app) {
+            self.app = Some(app);
+            self.tell(WatchEvent::App(app));
+        }
+        if let Some(error) = refusal {
+            let said = said(&*error);
+            if self.refused.as_ref() != Some(&said) {
+                self.refused = Some(said);
+                let again = true;
+                self.tell(WatchEvent::Failed { error, again });
+            }
+        }
     }
 
     fn tell(&self, event: WatchEvent) {
@@ -220,6 +257,7 @@ impl<'a> Shell<'a> {
                 None
             }
             Done::Pushed(Ok(PushEnd::Reported { report, epoch })) => {
+                self.attached.store(true, Relaxed);
                 let ended = answered(&report, epoch);
                 self.report = Some(report);
                 self.input(Input::Ended(ended));
@@ -233,12 +271,16 @@ impl<'a> Shell<'a> {
                 self.input(Input::Ended(Ended::Changed { random }));
                 None
             }
-            Done::Pushed(Err(error)) if error.is_final() => Some(error),
+            Done::Pushed(Err(error)) if error.is_final() && !self.attached.load(Relaxed) => {
+                Some(error)
+            }
             Done::Pushed(Err(error)) => {
                 // A root that is gone explains what can't be read, and is told first.
                 self.check_root();
                 let ended = match &error {
-                    error if error.is_passing() => Ended::Unreachable { random: random() },
+                    error if error.is_passing() || error.is_final() => {
+                        Ended::Unreachable { random: random() }
+                    }
                     ClientError::Empty { .. } | ClientError::DeletesTooMuch { .. } => {
                         Ended::Refused
                     }

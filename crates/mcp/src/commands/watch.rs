@@ -44,7 +44,7 @@ pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Fai
                 let progress = progress.get_or_insert_with(|| PushProgress::new(quiet));
                 return progress.show(*step);
             }
-            WatchEvent::Pushing { .. } | WatchEvent::Scanned { .. } => return,
+            WatchEvent::Pushing { .. } | WatchEvent::Scanned { .. } | WatchEvent::App(_) => return,
             _ => {}
         }
         if let Some(progress) = progress.take() {

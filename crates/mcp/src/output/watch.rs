@@ -46,6 +46,7 @@ pub(crate) fn human(event: &WatchEvent) -> Said {
             cause: PushCause::Start | PushCause::Saved | PushCause::AgentChanged,
         }
         | WatchEvent::Scanned { .. }
+        | WatchEvent::App(_)
         | WatchEvent::Progress(_)
         | WatchEvent::Unchanged => Said::Nothing,
         WatchEvent::Pushed { report, .. } => {

@@ -375,6 +375,21 @@ fn an_agent_that_is_lost_is_waited_for() {
 }
 
 #[test]
+fn an_agent_that_cant_be_followed_is_pushed_to() {
+    let mut clock = Clock::after_pushing("a");
+    assert_eq!(clock.input(Input::Agent(Presence::Unfollowed)), []);
+    clock.save_and_push("b", done("b"));
+    // It says now and then what it has.
+    assert_eq!(clock.attached(2, standing(1, "b")), []);
+    assert_eq!(clock.input(Input::Agent(Presence::Unfollowed)), []);
+    clock.save_and_push("c", done("c"));
+    assert_eq!(clock.attached(3, standing(2, "nothing")), []);
+    assert_eq!(clock.input(Input::Agent(Presence::Unfollowed)), []);
+    assert_eq!(clock.pass(0), [pushing(PushCause::AgentChanged), SCAN]);
+    assert_eq!(clock.found("c"), [Output::Push]);
+}
+
+#[test]
 fn an_answer_that_never_came_is_told_once_and_asked_for_again() {
     let mut clock = Clock::after_pushing("a");
     clock.save();
