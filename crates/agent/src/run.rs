@@ -22,7 +22,7 @@ use crate::{
     deployment::{Deployment, random},
     failure::chain,
     guard::{Guard, LockError, wait_for_previous},
-    serve,
+    serve::{self, Lasting},
 };
 
 /// How long to wait for the app of an agent that was killed to be gone.
@@ -160,7 +160,7 @@ async fn attend(
     let mut backoff = Backoff::new();
     let mut said = String::new();
     let streams = Arc::new(Semaphore::new(STREAMS));
-    let lasting = Arc::new(Semaphore::new(LASTING));
+    let lasting = Arc::new(Lasting::new(LASTING));
     loop {
         let connecting = RelayConnection::connect(link, Role::Agent, name, CONNECT);
         match ending.run_until_cancelled(connecting).await {
@@ -205,7 +205,7 @@ async fn attached(
     deployment: &Arc<Deployment>,
     connection: &RelayConnection,
     streams: &Arc<Semaphore>,
-    lasting: &Arc<Semaphore>,
+    lasting: &Arc<Lasting>,
 ) -> Ended {
     let mut draining = None;
     let reason = loop {

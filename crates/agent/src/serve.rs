@@ -1,6 +1,13 @@
 //! One stream of a developer: greet, hear what it is for, and do that.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use patchwire_protocol::{
     limits,
@@ -35,13 +42,19 @@ const LINES: usize = limits::FRAME / (limits::LOG_LINE + 64);
 /// How long a greeted stream may be kept at hand without a word: there are not many.
 const GREETED: Duration = Duration::from_secs(300);
 
+/// The places for streams that stay for as long as their developer likes.
+#[derive(Debug)]
+pub(crate) struct Lasting {
+    places: Semaphore,
+    /// Whether it was said that all are taken, since one was had last.
+    said: AtomicBool,
+}
+
 /// Serves one stream to its end. What goes wrong is its own affair.
-///
-/// `lasting` bounds the streams that stay for as long as their developer likes.
 pub(crate) async fn serve(
     deployment: Arc<Deployment>,
     incoming: IncomingStream,
-    lasting: &Semaphore,
+    lasting: &Lasting,
 ) {
     let stream = match incoming.handshake().await {
         Ok(stream) => stream,
@@ -81,6 +94,26 @@ pub(crate) async fn serve(
     }
 }
 
+impl Lasting {
+    pub(crate) const fn new(places: usize) -> Self {
+        Self {
+            places: Semaphore::const_new(places),
+            said: AtomicBool::new(false),
+        }
+    }
+
+    /// A place for a stream. Without one the stream ends once it has said how things are now: the
+    /// developer may ask again, and again, which is said once.
+    fn place(&self) -> Option<SemaphorePermit<'_>> {
+        let place = self.places.try_acquire().ok();
+        let said = self.said.swap(place.is_none(), Relaxed);
+        if place.is_none() && !said {
+            tracing::warn!("too many developers follow the app at once: others have to ask again");
+        }
+        place
+    }
+}
+
 async fn misunderstood(writer: &mut Writer, what: &str) -> Result<(), SendError> {
     writer
         .send(&AgentMessage::Misunderstood(Text::cut(what)))
@@ -93,7 +126,7 @@ async fn logs(
     reader: &mut Reader,
     writer: &mut Writer,
     request: LogsRequest,
-    lasting: &Semaphore,
+    lasting: &Lasting,
 ) -> Result<(), SendError> {
     let output = deployment.app().output();
     let mut newest = output.subscribe();
@@ -107,7 +140,7 @@ async fn logs(
     if !request.follow {
         return Ok(());
     }
-    let Some(_place) = place(lasting) else {
+    let Some(_place) = lasting.place() else {
         return Ok(());
     };
     loop {
@@ -130,12 +163,12 @@ async fn follow(
     deployment: &Deployment,
     reader: &mut Reader,
     writer: &mut Writer,
-    lasting: &Semaphore,
+    lasting: &Lasting,
 ) -> Result<(), SendError> {
     let mut news = deployment.news();
     let mut status = deployment.status();
     send_status(writer, &status).await?;
-    let Some(_place) = place(lasting) else {
+    let Some(_place) = lasting.place() else {
         return Ok(());
     };
     loop {
@@ -162,16 +195,6 @@ async fn send(writer: &mut Writer, message: &AgentMessage) -> Result<(), SendErr
     timeout(limits::STALL, writer.send(message))
         .await
         .unwrap_or_else(|_| Err(SendError::Io(io::ErrorKind::TimedOut.into())))
-}
-
-/// Room for a stream that stays. Without it the stream ends once it has said how things are now:
-/// the developer may ask again.
-fn place(lasting: &Semaphore) -> Option<SemaphorePermit<'_>> {
-    let place = lasting.try_acquire().ok();
-    if place.is_none() {
-        tracing::warn!("too many developers follow the app at once: one has to ask again");
-    }
-    place
 }
 
 async fn send_lines(writer: &mut Writer, lines: &[Line]) -> Result<(), SendError> {

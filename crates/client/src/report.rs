@@ -9,7 +9,7 @@ use patchwire_delta::Digest;
 use patchwire_protocol::{
     app::{AppState, Exit},
     message::{
-        push::{Answer, ConflictWith, Failure, PushId, PushStatus},
+        push::{Answer, ConflictWith, Failure, FailureCode, PushId, PushStatus},
         status::{LastPush, LogLine, Status},
     },
     path::RelativePath,
@@ -158,7 +158,29 @@ impl PushReport {
     pub const fn exit_code(&self) -> u8 {
         self.status.exit_code()
     }
+
+    /// Tells whether the app did not come up with the tree, so that to send it to the same agent
+    /// again would be in vain.
+    #[must_use]
+    pub fn is_rejection(&self) -> bool {
+        let code = self.error.as_ref().map(|error| &*error.code);
+        match self.status {
+            ReportStatus::RolledBack => true,
+            ReportStatus::Failed => REJECTIONS.iter().any(|of| code == Some(of.as_str())),
+            ReportStatus::Done
+            | ReportStatus::NoChanges
+            | ReportStatus::Conflict
+            | ReportStatus::Unknown => false,
+        }
+    }
 }
+
+/// Failures that are the app's.
+const REJECTIONS: [FailureCode; 3] = [
+    FailureCode::AppExited,
+    FailureCode::NotReady,
+    FailureCode::ReloadFailed,
+];
 
 impl ReportStatus {
     /// The status as JSON shows it.
@@ -454,6 +476,18 @@ mod tests {
                 "warnings": ["w"],
             })
         );
+    }
+
+    #[test]
+    fn only_what_the_app_failed_on_is_rejected() {
+        let mut report = report();
+        assert!(report.is_rejection());
+        report.status = ReportStatus::Failed;
+        assert!(report.is_rejection());
+        for (code, rejected) in [("not-ready", true), ("io", false), ("aborted", false)] {
+            report.error.as_mut().unwrap().code = code.to_owned();
+            assert_eq!(report.is_rejection(), rejected, "{code}");
+        }
     }
 
     #[test]

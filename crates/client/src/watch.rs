@@ -1,8 +1,13 @@
 //! Pushes by themselves: now, and whenever something was saved.
 
-use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
-use patchwire_protocol::path::RelativePath;
+use patchwire_protocol::{app::AppState, path::RelativePath};
 use tokio::sync::watch;
 
 use crate::{
@@ -13,11 +18,13 @@ use crate::{
 };
 
 mod events;
+mod hearing;
 mod look;
 mod presence;
 mod schedule;
 mod shell;
 
+use presence::Known;
 use shell::Shell;
 
 /// When saved files are pushed. Each time is a day at most.
@@ -25,7 +32,8 @@ use shell::Shell;
 pub struct WatchOptions {
     /// A push begins once nothing was saved for this long. Default 30 ms.
     pub quiet: Duration,
-    /// A save waits at most this long while others go on. Default 2 s.
+    /// A save waits at most this long while others go on, or because a scan just before it found
+    /// nothing to push (what is written without end is not to cost a processor). Default 2 s.
     pub max: Duration,
 }
 
@@ -45,7 +53,7 @@ pub enum PushCause {
     Start,
     /// Something was saved.
     Saved,
-    /// The agent came back with another tree than it had, or without any.
+    /// Another agent came, or the one that was there has lost its tree.
     AgentChanged,
 }
 
@@ -54,7 +62,8 @@ pub enum PushCause {
 /// A push is [`WatchEvent::Pushing`], any number of [`WatchEvent::Progress`], and one of
 /// [`WatchEvent::Pushed`], [`WatchEvent::Unchanged`], [`WatchEvent::Rejected`] and
 /// [`WatchEvent::Failed`]. A failure that says `again` is not the end: the push goes on being tried,
-/// in silence, until it comes to one of the others.
+/// in silence, until it comes to one of the others. Such a failure also comes between two pushes,
+/// where an agent that was there is replaced by one that refuses us.
 #[derive(Clone, Debug)]
 pub enum WatchEvent {
     /// From here on saves are heard of.
@@ -94,13 +103,13 @@ pub enum WatchEvent {
     /// There was nothing to push: what was saved is what was there before, or is not pushed.
     Unchanged,
     /// What was saved is the version that was rolled back or refused before; it isn't sent again
-    /// until it changes. Told once for a version.
+    /// until it changes, or there is another agent. Told once for a version.
     Rejected,
     /// A push could not be made.
     Failed {
         /// Why.
         error: Arc<ClientError>,
-        /// Whether it is tried again by itself (the agent can't be reached). Otherwise it waits for
+        /// Whether it is tried again by itself (the agent can't be reached, say). Otherwise it waits for
         /// the next save.
         again: bool,
     },
@@ -108,6 +117,8 @@ pub enum WatchEvent {
     AgentLost,
     /// The way to the agent is there again.
     AgentBack,
+    /// The app is in another state than before: started, ended by itself, started again.
+    App(AppState),
     /// The root isn't there any more. Nothing is pushed, and so nothing is deleted.
     RootGone {
         /// Where it was.
@@ -130,18 +141,20 @@ impl Client {
     ///
     /// [`ClientError`] only for what gets better neither by waiting nor by saving: wrong
     /// credentials, another version, a link that can't be used, a root that isn't there at the very
-    /// start.
+    /// start. Once there was an agent, none of that ends the watch: it is told as
+    /// [`WatchEvent::Failed`], and may be put right.
     pub async fn watch(
         &self,
         request: &PushRequest,
         options: &WatchOptions,
         observer: &(dyn Fn(WatchEvent) + Send + Sync),
     ) -> Result<Infallible, ClientError> {
-        let (told, mut presence) = watch::channel(None);
-        let mut shell = Shell::new(self, request, options, observer)?;
+        let attached = AtomicBool::new(false);
+        let (told, mut known) = watch::channel(Known::default());
+        let mut shell = Shell::new(self, request, options, &attached, observer)?;
         tokio::select! {
-            error = presence::follow(self, &told) => Err(error),
-            error = Box::pin(shell.run(&mut presence)) => Err(error),
+            error = presence::follow(self, &attached, &told) => Err(error),
+            error = Box::pin(shell.run(&mut known)) => Err(error),
         }
     }
 }

@@ -78,8 +78,10 @@ pub struct Scan {
     /// How many files were read because the cache didn't know them.
     pub files_read: u64,
     /// The directories that were looked into, relative to the root, which is the first and empty;
-    /// each comes after those that it is in. Only in them can something happen that changes what is
-    /// to be pushed. What is ignored as a whole isn't among them.
+    /// each comes after those that it is in. What is ignored as a whole isn't among them. All that
+    /// changes what is to be pushed happens in them, but for what git keeps elsewhere: its index
+    /// (`git add -f` of an ignored file), `.git/info/exclude`, the user's own ignore file, and
+    /// ignore files above the root. The next scan heeds those.
     pub directories: Vec<PathBuf>,
 }
 

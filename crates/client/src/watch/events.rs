@@ -139,8 +139,8 @@ impl Events {
 }
 
 impl Watches {
-    /// Watches these directories, each after those that it is in, and no others. Tells whether there was a new one: what happened in
-    /// it before was not heard. Blocks.
+    /// Watches these directories, each after those that it is in, and no others. Tells whether there
+    /// was a new one: what happened in it before was not heard. Blocks.
     ///
     /// Costs a message to the watcher's thread for each new directory; for each of all where one
     /// that was watched isn't there any more.

@@ -21,7 +21,8 @@ const SOON: Duration = Duration::from_millis(50);
 const GIT_STALE: Duration = Duration::from_secs(30);
 
 /// After a scan that found nothing new there is none for this many times as long as it took: what is
-/// written without end and not pushed (a log) is not to cost a processor.
+/// written without end and not pushed (a log) is not to cost a processor. No save waits for longer
+/// than [`WatchOptions::max`] because of that.
 const REST: u32 = 4;
 
 /// Nobody waits for longer than a day, which can be added to any time.
@@ -76,7 +77,8 @@ pub(super) enum Input {
 pub(super) enum Ended {
     /// The agent answered, and has this now, where it says so.
     Answered {
-        verdict: Verdict,
+        /// `None` if the answer says nothing of the tree.
+        verdict: Option<Verdict>,
         standing: Option<Standing>,
     },
     /// It answered nothing that would say what became of the push: the same may succeed.
@@ -90,7 +92,10 @@ pub(super) enum Ended {
         random: u64,
     },
     /// A file changed while it was read.
-    Changed,
+    Changed {
+        /// For the back-off.
+        random: u64,
+    },
     /// This side refused to push that tree to what the agent has.
     Refused,
     /// It can't be pushed, for another reason.
@@ -102,7 +107,7 @@ pub(super) enum Ended {
 pub(super) enum Verdict {
     /// The agent has it.
     Stands,
-    /// The app did not come up with it, or the agent could not take it.
+    /// The app did not come up with it.
     Bad,
     /// It doesn't go with what the agent has.
     Refused,
@@ -120,6 +125,8 @@ pub(super) struct Standing {
 pub(super) enum Presence {
     /// There is no way to it.
     Lost,
+    /// It is there, and doesn't go on to say how it is.
+    Unfollowed,
     /// It is attached, and has this.
     Attached {
         /// Another number for every time it was reached.
@@ -222,13 +229,15 @@ struct Next {
 struct Handled {
     target: Digest,
     verdict: Verdict,
+    /// Whose verdict that is, if it is known.
+    epoch: Option<u64>,
     /// Whether it was told that it isn't sent again.
     told: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Agent {
-    /// It was never heard of.
+    /// It was never heard of, or doesn't say how it is.
     Unknown,
     Attached {
         stream: u64,
@@ -318,7 +327,8 @@ impl Schedule {
                     self.state = State::Idle;
                     self.found(job, target);
                     if matches!(self.state, State::Idle) {
-                        self.rest_until = now + took.min(LONGEST) * REST;
+                        let rest = took.saturating_mul(REST).min(self.options.max);
+                        self.rest_until = now + rest;
                     }
                 }
             }
@@ -408,13 +418,17 @@ impl Schedule {
     fn found(&mut self, mut job: Job, target: Digest) {
         let handled = self.handled.filter(|handled| handled.target == target);
         let anew = job.cause == PushCause::AgentChanged;
-        let rejected = match handled.map(|handled| handled.verdict) {
-            Some(Verdict::Bad) => true,
-            Some(Verdict::Refused) => !anew,
-            Some(Verdict::Stands) | None => false,
-        };
+        let rejected = handled.is_some_and(|handled| match handled.verdict {
+            // With another agent there may be another app, or what that one lacked.
+            Verdict::Bad => match (handled.epoch, self.stands) {
+                (Some(judge), Some(stands)) => judge == stands.epoch,
+                (None, _) | (_, None) => true,
+            },
+            Verdict::Refused => !anew,
+            Verdict::Stands => false,
+        });
         let stands = match handled {
-            Some(_) if !anew => true,
+            Some(handled) if !anew && handled.verdict == Verdict::Stands => true,
             _ => {
                 let known = if anew { self.stands } else { self.confirmed };
                 matches!(self.agent, Agent::Attached { .. })
@@ -439,6 +453,7 @@ impl Schedule {
             self.handled = Some(Handled {
                 target,
                 verdict: Verdict::Stands,
+                epoch: None,
                 told: false,
             });
             if job.told {
@@ -459,17 +474,16 @@ impl Schedule {
     }
 
     fn ended(&mut self, mut job: Job, target: Digest, ended: Ended, now: Instant) {
-        let handled = |verdict| {
-            Some(Handled {
-                target,
-                verdict,
-                told: false,
-            })
+        let handled = |verdict, standing: Option<Standing>| Handled {
+            target,
+            verdict,
+            epoch: standing.map(|standing| standing.epoch),
+            told: false,
         };
         match ended {
             Ended::Answered { verdict, standing } => {
                 self.backoff.reset();
-                self.handled = handled(verdict);
+                self.handled = verdict.map(|verdict| handled(verdict, standing));
                 if standing.is_some() {
                     (self.stands, self.confirmed) = (standing, standing);
                 }
@@ -488,16 +502,19 @@ impl Schedule {
                 let delay = self.backoff.next_delay(random);
                 self.put_back(job, now + delay);
             }
-            Ended::Changed => {
+            Ended::Refused | Ended::Failed | Ended::Changed { .. } if !self.root_is_there => {
+                self.put_back(job, now);
+            }
+            Ended::Changed { random } => {
                 job.unsettled += 1;
                 if job.unsettled >= UNSETTLED {
                     self.fail(&mut job);
                 }
-                self.put_back(job, now + self.options.quiet.max(SOON));
+                let delay = self.backoff.next_delay(random).max(self.options.quiet);
+                self.put_back(job, now + delay);
             }
-            Ended::Refused | Ended::Failed if !self.root_is_there => self.put_back(job, now),
             Ended::Refused => {
-                self.handled = handled(Verdict::Refused);
+                self.handled = Some(handled(Verdict::Refused, None));
                 let failed = Tell::Failed { again: false };
                 self.outputs.push_back(Output::Tell(failed));
             }
@@ -517,13 +534,18 @@ impl Schedule {
                 }
                 return;
             }
+            Presence::Unfollowed => return self.agent = Agent::Unknown,
             Presence::Attached { stream, standing } => (stream, standing),
         };
         let before = std::mem::replace(&mut self.agent, Agent::Attached { stream });
         if before == Agent::Lost {
             self.outputs.push_back(Output::Tell(Tell::AgentBack));
         }
-        let other = self.stands.is_some_and(|stands| stands != standing);
+        // Where the same agent has another tree, somebody meant it: another developer's push, or one
+        // that was taken back.
+        let other = self.stands.is_some_and(|stands| {
+            stands.epoch != standing.epoch || stands.root.is_some() && standing.root.is_none()
+        });
         self.stands = Some(standing);
         if self.confirmed != Some(standing) {
             self.confirmed = None;

@@ -3,10 +3,14 @@
 use std::{
     future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
+use patchwire_protocol::app::AppState;
 use patchwire_transport::random_u64;
 use patchwire_tree::{ScanProgress, StatCache};
 use tokio::{
@@ -16,8 +20,10 @@ use tokio::{
 
 use super::{
     WatchEvent, WatchOptions,
-    events::{self, Events, EventsError, Happened, Watches},
+    events::{self, Events, Happened, Watches},
+    hearing::{Hearing, News, Preparation, Watched},
     look::{Identity, Look, Outcome, Seen, identity},
+    presence::Known,
     schedule::{Ended, Input, Output, Presence, Schedule, Standing, Tell, Verdict},
 };
 use crate::{
@@ -31,15 +37,6 @@ use crate::{
 /// How often to look whether the root is still the directory that is watched.
 const ROOT_CHECK: Duration = Duration::from_secs(1);
 
-/// The shortest time between two scans where saves can't be heard of.
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How many times as long as a look takes it is between two of them then.
-const SCAN_SHARE: u32 = 10;
-
-/// How often to try to hear of saves again.
-const HEAR_AGAIN: Duration = Duration::from_secs(60);
-
 type Observer<'a> = &'a (dyn Fn(WatchEvent) + Send + Sync);
 type Work<'a> = Pin<Box<dyn Future<Output = Done> + Send + 'a>>;
 
@@ -49,31 +46,15 @@ enum Done {
     Pushed(Result<PushEnd, ClientError>),
 }
 
-/// How saves are heard of.
-#[derive(Debug)]
-enum Hearing {
-    Events(Events),
-    /// They are not: it is looked for them at an interval.
-    Polling {
-        next: Instant,
-        hear_at: Instant,
-    },
-}
-
-/// What was told of how saves are heard of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Introduced {
-    Not,
-    Watching,
-    Polling,
-}
-
 pub(super) struct Shell<'a> {
     client: &'a Client,
     request: &'a PushRequest,
     observer: Observer<'a>,
+    /// Whether there was an agent once.
+    attached: &'a AtomicBool,
     origin: Arc<Origin>,
     schedule: Schedule,
+    events: Events,
     hearing: Hearing,
     /// The root's, while it is there.
     identity: Option<Identity>,
@@ -81,12 +62,13 @@ pub(super) struct Shell<'a> {
     look: Option<Look>,
     /// Watches for the next look, if it has none.
     fresh: Option<Watches>,
-    /// What was told of how saves are heard of.
-    introduced: Introduced,
-    interval: Duration,
     found: Option<Scanned>,
     report: Option<Box<PushReport>>,
     error: Option<Arc<ClientError>>,
+    /// Why we are refused, as it was told, since the agent was there last.
+    refused: Option<String>,
+    /// As it was told last.
+    app: Option<AppState>,
 }
 
 impl<'a> Shell<'a> {
@@ -94,6 +76,7 @@ impl<'a> Shell<'a> {
         client: &'a Client,
         request: &'a PushRequest,
         options: &WatchOptions,
+        attached: &'a AtomicBool,
         observer: Observer<'a>,
     ) -> Result<Self, ClientError> {
         let origin = Arc::new(Origin::new(client, request)?);
@@ -109,35 +92,30 @@ impl<'a> Shell<'a> {
             cache: StatCache::load(&origin.memory.stat_cache()),
             watches: None,
         };
+        let (events, watches) = events::listen(root);
         let now = Instant::now();
-        let mut shell = Self {
+        Ok(Self {
             client,
             request,
             observer,
+            attached,
             schedule: Schedule::new(*options, now),
-            hearing: Hearing::Polling {
-                next: now,
-                hear_at: now,
-            },
+            events,
+            hearing: Hearing::new(now),
             identity: Some(identity),
             look: Some(look),
-            fresh: None,
-            introduced: Introduced::Not,
-            interval: SHORTEST_INTERVAL,
+            fresh: Some(watches),
             found: None,
             report: None,
             error: None,
+            refused: None,
+            app: None,
             origin,
-        };
-        shell.listen();
-        Ok(shell)
+        })
     }
 
     /// Watches until an error that gets better neither by waiting nor by saving.
-    pub(super) async fn run(
-        &mut self,
-        presence: &mut watch::Receiver<Option<Presence>>,
-    ) -> ClientError {
+    pub(super) async fn run(&mut self, known: &mut watch::Receiver<Known>) -> ClientError {
         let mut work: Option<Work<'a>> = None;
         let mut root_check = interval(ROOT_CHECK);
         root_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -148,23 +126,18 @@ impl<'a> Shell<'a> {
                 }
             }
             let due = self.schedule.poll_timeout();
-            let poll = match &self.hearing {
-                Hearing::Polling { next, .. } => Some(*next),
-                Hearing::Events(_) => None,
-            };
+            let poll = self.hearing.poll_timeout();
             tokio::select! {
-                happened = next(&self.hearing) => self.happened(happened),
+                happened = self.events.next() => self.happened(happened),
                 done = working(&mut work) => {
                     work = None;
                     if let Some(error) = self.done(done) {
                         return error;
                     }
                 }
-                Ok(()) = presence.changed() => {
-                    let presence = *presence.borrow_and_update();
-                    if let Some(presence) = presence {
-                        self.input(Input::Agent(presence));
-                    }
+                Ok(()) = known.changed() => {
+                    let known = known.borrow_and_update().clone();
+                    self.know(known);
                 }
                 () = at(due) => self.schedule.handle_timeout(Instant::now()),
                 () = at(poll) => self.poll(),
@@ -175,6 +148,33 @@ impl<'a> Shell<'a> {
 
     fn input(&mut self, input: Input) {
         self.schedule.handle_input(input, Instant::now());
+    }
+
+    /// Takes in what is known of the agent.
+    fn know(&mut self, known: Known) {
+        let Known {
+            presence,
+            app,
+            refusal,
+        } = known;
+        if let Some(presence) = presence {
+            if matches!(presence, Presence::Attached { .. }) {
+                self.refused = None;
+            }
+            self.input(Input::Agent(presence));
+        }
+        if let Some(app) = app.filter(|_| app != self.app) {
+            self.app = Some(app);
+            self.tell(WatchEvent::App(app));
+        }
+        if let Some(error) = refusal {
+            let said = chain(&*error);
+            if self.refused.as_ref() != Some(&said) {
+                self.refused = Some(said);
+                let again = true;
+                self.tell(WatchEvent::Failed { error, again });
+            }
+        }
     }
 
     fn tell(&self, event: WatchEvent) {
@@ -256,6 +256,7 @@ impl<'a> Shell<'a> {
                 None
             }
             Done::Pushed(Ok(PushEnd::Reported { report, epoch })) => {
+                self.attached.store(true, Relaxed);
                 let ended = answered(&report, epoch);
                 self.report = Some(report);
                 self.input(Input::Ended(ended));
@@ -263,15 +264,22 @@ impl<'a> Shell<'a> {
             }
             Done::Pushed(Ok(PushEnd::Changed(path))) => {
                 self.error = Some(Arc::new(ClientError::Unsettled { path }));
-                self.input(Input::Ended(Ended::Changed));
+                // Those of a root that is gone are, too.
+                self.check_root();
+                let random = random();
+                self.input(Input::Ended(Ended::Changed { random }));
                 None
             }
-            Done::Pushed(Err(error)) if error.is_final() => Some(error),
+            Done::Pushed(Err(error)) if error.is_final() && !self.attached.load(Relaxed) => {
+                Some(error)
+            }
             Done::Pushed(Err(error)) => {
                 // A root that is gone explains what can't be read, and is told first.
                 self.check_root();
                 let ended = match &error {
-                    error if error.is_passing() => Ended::Unreachable { random: random() },
+                    error if error.is_passing() || error.is_final() => {
+                        Ended::Unreachable { random: random() }
+                    }
                     ClientError::Empty { .. } | ClientError::DeletesTooMuch { .. } => {
                         Ended::Refused
                     }
@@ -285,18 +293,8 @@ impl<'a> Shell<'a> {
     }
 
     fn looked(&mut self, look: Look, seen: Seen) {
-        self.interval = SHORTEST_INTERVAL.max(seen.spent * SCAN_SHARE);
-        let directories = look.watches.as_ref().and_then(Watches::count);
+        self.heard(&look, &seen);
         self.look = Some(look);
-        if let Some(error) = &seen.deaf {
-            self.go_deaf(error);
-        } else if self.introduced != Introduced::Watching
-            && let Some(directories) = directories
-        {
-            self.introduced = Introduced::Watching;
-            let root = self.origin.root.clone();
-            self.tell(WatchEvent::Watching { root, directories });
-        }
         // Of a root that was exchanged meanwhile nobody knows what was seen.
         let there = self.identity;
         self.check_root();
@@ -328,7 +326,7 @@ impl<'a> Shell<'a> {
                     .as_ref()
                     .is_none_or(|last| chain(&**last) != chain(&error));
                 self.error = Some(Arc::new(error));
-                let again = self.interval;
+                let again = self.hearing.interval();
                 self.input(Input::ScanFailed { news, again });
             }
         }
@@ -345,20 +343,44 @@ impl<'a> Shell<'a> {
         }
         if now.is_some() {
             self.identity = now;
-            self.listen();
+            let preparation = self.hearing.root_exchanged(Instant::now());
+            self.prepare(preparation);
             self.input(Input::RootBack);
         }
     }
 
-    /// Begins to hear of saves, from the next look on: anew, if they are heard of.
-    fn listen(&mut self) {
-        if let Hearing::Events(events) = &self.hearing {
-            events.start_over();
-            self.introduced = Introduced::Not;
-        } else {
-            let (events, watches) = events::listen(&self.origin.root);
-            self.hearing = Hearing::Events(events);
-            self.fresh = Some(watches);
+    /// Prepares the next look.
+    fn prepare(&mut self, preparation: Preparation) {
+        match preparation {
+            Preparation::None => {}
+            Preparation::StartOver => self.events.start_over(),
+            Preparation::Listen => {
+                let (events, watches) = events::listen(&self.origin.root);
+                self.events = events;
+                self.fresh = Some(watches);
+            }
+        }
+    }
+
+    /// Takes in what a look says of how saves are heard of.
+    fn heard(&mut self, look: &Look, seen: &Seen) {
+        let directories = look.watches.as_ref().and_then(Watches::count);
+        let watched = match (&seen.deaf, directories) {
+            (Some(_), _) => Watched::Deaf,
+            (None, Some(directories)) => Watched::Directories(directories),
+            (None, None) => Watched::Unknown,
+        };
+        let news = self.hearing.looked(watched, seen.spent, Instant::now());
+        match (news, &seen.deaf) {
+            (Some(News::Watching { directories }), _) => {
+                let root = self.origin.root.clone();
+                self.tell(WatchEvent::Watching { root, directories });
+            }
+            (Some(News::Polling { interval }), Some(error)) => {
+                let cause = chain(error);
+                self.tell(WatchEvent::Polling { cause, interval });
+            }
+            (Some(News::Polling { .. }), None) | (None, _) => {}
         }
     }
 
@@ -369,45 +391,16 @@ impl<'a> Shell<'a> {
         if happened.change {
             self.input(Input::Saved);
         } else {
-            let again = self.interval;
+            let again = self.hearing.interval();
             self.input(Input::Lost { again });
-        }
-    }
-
-    fn go_deaf(&mut self, error: &EventsError) {
-        let now = Instant::now();
-        self.hearing = Hearing::Polling {
-            next: now + self.interval,
-            hear_at: now + HEAR_AGAIN,
-        };
-        if self.introduced != Introduced::Polling {
-            self.introduced = Introduced::Polling;
-            self.tell(WatchEvent::Polling {
-                cause: chain(error),
-                interval: self.interval,
-            });
         }
     }
 
     /// Looks for what was saved, where that can't be heard.
     fn poll(&mut self) {
-        let now = Instant::now();
-        if let Hearing::Polling { next, hear_at } = &mut self.hearing {
-            *next = now + self.interval;
-            if *hear_at <= now {
-                *hear_at = now + HEAR_AGAIN;
-                self.listen();
-            }
-        }
+        let preparation = self.hearing.handle_timeout(Instant::now());
+        self.prepare(preparation);
         self.input(Input::Poll);
-    }
-}
-
-/// The next that happens, if anything can be heard.
-async fn next(hearing: &Hearing) -> Happened {
-    match hearing {
-        Hearing::Events(events) => events.next().await,
-        Hearing::Polling { .. } => future::pending().await,
     }
 }
 
@@ -433,18 +426,19 @@ fn random() -> u64 {
 fn answered(report: &PushReport, epoch: Option<u64>) -> Ended {
     let code = report.error.as_ref().map(|error| &*error.code);
     let verdict = match report.status {
+        _ if report.is_rejection() => Some(Verdict::Bad),
         ReportStatus::Unknown => return Ended::Unanswered { random: random() },
         // It says nothing of the tree: the way was too slow.
         ReportStatus::Failed if matches!(code, Some("expired" | "stalled")) => {
             return Ended::Unanswered { random: random() };
         }
-        ReportStatus::Done | ReportStatus::NoChanges => Verdict::Stands,
-        ReportStatus::Failed | ReportStatus::RolledBack => Verdict::Bad,
-        ReportStatus::Conflict => Verdict::Refused,
+        ReportStatus::Done | ReportStatus::NoChanges => Some(Verdict::Stands),
+        ReportStatus::Failed | ReportStatus::RolledBack => None,
+        ReportStatus::Conflict => Some(Verdict::Refused),
     };
-    let standing = epoch.zip(report.root).map(|(epoch, root)| Standing {
+    let standing = epoch.map(|epoch| Standing {
         epoch,
-        root: Some(root),
+        root: report.root,
     });
     Ended::Answered { verdict, standing }
 }

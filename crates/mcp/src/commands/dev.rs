@@ -1,9 +1,7 @@
 //! `patchwire dev`: the user's own app in a synced copy on this machine, pushed to as files are
 //! saved, through a relay and an agent that are processes of their own.
 
-use std::{
-    convert::Infallible, ffi::OsString, future::ready, io, process::ExitCode, time::Duration,
-};
+use std::{convert::Infallible, ffi::OsString, future::ready, io, process::ExitCode};
 
 use anyhow::{Error, anyhow};
 use patchwire_client::{Client, ConnectOptions, PushRequest, config::Project};
@@ -31,15 +29,12 @@ mod program;
 mod screen;
 
 use dependencies::Links;
-use events::{Observer, Restarts};
+use events::Observer;
 use place::Place;
 use screen::Screen;
 
 /// Makes Python write its lines when they are printed, as it does on a terminal.
 const UNBUFFERED: (&str, &str) = ("PYTHONUNBUFFERED", "1");
-
-/// How long to wait before the agent is followed again.
-const FOLLOW_AGAIN: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new().map_err(|error| Failure::failed("signals", error))?;
@@ -177,7 +172,6 @@ impl Stage {
                 Ok(never) => match never {},
                 Err(error) => return Err(error.into()),
             },
-            never = follow(&client, observer.screen) => match never {},
             status = agent.wait() => (embedded::AGENT, status),
             status = relay.wait() => (embedded::RELAY, status),
         };
@@ -196,21 +190,6 @@ impl Stage {
                 tracing::warn!("{error:#}");
             }
         }
-    }
-}
-
-/// Says when the app ended by itself and was started again.
-async fn follow(client: &Client, screen: &Screen) -> Infallible {
-    let mut restarts = Restarts::default();
-    loop {
-        if let Ok(mut news) = client.follow().await {
-            while let Ok(Some(status)) = news.next().await {
-                if let Some(said) = status.app.and_then(|app| restarts.hear(app)) {
-                    screen.say(&said);
-                }
-            }
-        }
-        tokio::time::sleep(FOLLOW_AGAIN).await;
     }
 }
 

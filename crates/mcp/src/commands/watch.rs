@@ -50,7 +50,7 @@ pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Fai
     let observe = |event: WatchEvent| {
         match &event {
             WatchEvent::Progress(step) => return writer.progress(*step),
-            WatchEvent::Pushing { .. } | WatchEvent::Scanned { .. } => return,
+            WatchEvent::Pushing { .. } | WatchEvent::Scanned { .. } | WatchEvent::App(_) => return,
             _ => {}
         }
         writer.end_progress();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use console::style;
-use patchwire_client::{PushCause, WatchEvent, chain, report::ReportStatus};
+use patchwire_client::{PushCause, WatchEvent, chain};
 use patchwire_protocol::path::escape;
 
 use super::{
@@ -62,14 +62,12 @@ pub(crate) fn human(event: &WatchEvent) -> Said {
             cause: PushCause::Start | PushCause::Saved | PushCause::AgentChanged,
         }
         | WatchEvent::Scanned { .. }
+        | WatchEvent::App(_)
         | WatchEvent::Progress(_)
         | WatchEvent::Unchanged => Said::Nothing,
         WatchEvent::Pushed { report, .. } => {
             let mut said = push::human(report);
-            if matches!(
-                report.status,
-                ReportStatus::RolledBack | ReportStatus::Failed
-            ) {
+            if report.is_rejection() {
                 said.push_str("not sent again until it changes\n");
             }
             Said::Result(said)

@@ -7,6 +7,8 @@ use std::{
     process::Command,
 };
 
+use patchwire_client::{Client, ConnectOptions};
+use patchwire_transport::DeploymentLink;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -60,12 +62,24 @@ impl Watched {
         let world = World::new();
         let relay = Relay::start(&world);
         let link = world.link(&relay, "shop", "dev");
+        let agent = Agent::start(&world, &link, &world.path("target"), options, app);
+        Self::start_in(world, relay, link, agent, prepare, under)
+    }
+
+    /// Starts a watch where there are relay and agent.
+    fn start_in(
+        world: World,
+        relay: Relay,
+        link: Link,
+        agent: Agent,
+        prepare: impl Fn(&Path),
+        under: impl Fn(Command) -> Command,
+    ) -> Self {
         let source = world.path("source");
         fs::create_dir_all(source.join("pkg")).unwrap();
         fs::write(source.join("pkg/module.py"), "answer = 42\n").unwrap();
         fs::write(source.join("main.py"), "# first\n").unwrap();
         prepare(&source);
-        let agent = Agent::start(&world, &link, &world.path("target"), options, app);
         let mut command = world.patchwire();
         command.args(["watch", "--json", "--link"]);
         command.arg(at(&link.full)).arg("--root").arg(&source);
@@ -353,7 +367,7 @@ fn a_version_that_is_rolled_back_is_not_sent_again_until_it_changes() {
     assert!(!watched.target().join("bad").exists());
     watched.save("bad", "2\n");
     watched.pushed("rolled-back");
-    // Nor when the agent is another one than before.
+    // Nor when the agent is started again on what it had.
     let mut agent = watched.agent.take().unwrap();
     let root = agent.root.clone();
     // It says that it goes. One that is killed is missed after a while, as others here show.
@@ -370,6 +384,20 @@ fn a_version_that_is_rolled_back_is_not_sent_again_until_it_changes() {
     fs::remove_file(watched.source.join("bad")).unwrap();
     watched.save("main.py", "# better\n");
     watched.pushed_files([0, 1, 0, 0]);
+    watched.settled_and_same();
+}
+
+#[test]
+fn a_version_that_one_agent_failed_on_is_sent_to_the_next() {
+    let ready = ["--ready", "alive:300ms"];
+    let broken = ["sh", "-c", "echo no database; exit 3"];
+    let mut watched = Watched::start_under(&ready, &broken, |_| (), |command| command);
+    watched.pushed("failed");
+    watched.agent.take().unwrap().process.terminate();
+    watched.says("the agent is away");
+    let newer = Agent::idle(&watched.world, &watched.link, &watched.world.path("newer"));
+    watched.agent = Some(newer);
+    watched.pushed_files([2, 0, 0, 0]);
     watched.settled_and_same();
 }
 
@@ -413,6 +441,68 @@ fn an_agent_that_is_replaced_by_one_without_a_tree_is_pushed_to_without_a_save()
     assert_same_tree(&watched.source, &watched.target());
     drop(older);
     watched.settled_and_same();
+}
+
+#[test]
+fn another_agent_with_another_secret_does_not_end_a_watch() {
+    let mut watched = Watched::start();
+    let older = watched.agent.take().unwrap();
+    let root = older.root.clone();
+    drop(older);
+    watched.says("the agent is away");
+    // Of the same name, by a link that somebody made anew.
+    let relay = watched.relay.as_ref().unwrap();
+    let [app, deployment] = ["shop", "dev"].map(|name| name.parse().unwrap());
+    let other = DeploymentLink::mint(&relay.link(), app, deployment).unwrap();
+    let other = Link::write(&watched.world, "other", &other);
+    let stranger = Agent::idle(&watched.world, &other, &watched.world.path("other"));
+    watched.says("not pushed: ");
+    watched.save("main.py", "# while another agent is there\n");
+    drop(stranger);
+    watched.agent = Some(Agent::idle(&watched.world, &watched.link, &root));
+    watched.says("the agent is back");
+    watched.pushed_files([0, 1, 0, 0]);
+    watched.settled_and_same();
+    assert_eq!(
+        watched.said("not pushed: "),
+        1,
+        "{}",
+        watched.watch.output()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_all_places_for_followers_are_taken_it_is_pushed_all_the_same() {
+    let world = World::new();
+    let relay = Relay::start(&world);
+    let link = world.link(&relay, "shop", "dev");
+    let agent = Agent::idle(&world, &link, &world.path("target"));
+    let others = Client::new(link.read(), ConnectOptions::default());
+    let mut followers = Vec::new();
+    // As many as it has places for, and one.
+    for _ in 0..33 {
+        let mut follower = others.follow().await.unwrap();
+        follower.next().await.unwrap();
+        followers.push(follower);
+    }
+    let full = "too many developers follow the app";
+    agent.process.wait_for(full, 0);
+    let mut watched = Watched::start_in(world, relay, link, agent, |_| (), |command| command);
+    watched.pushed("done");
+    for round in 0..3 {
+        watched.save("main.py", &format!("# {round}\n"));
+        watched.pushed_files([0, 1, 0, 0]);
+    }
+    watched.settled_and_same();
+    assert_eq!(
+        watched.said("the agent is"),
+        0,
+        "{}",
+        watched.watch.output()
+    );
+    let agent = watched.agent.as_ref().unwrap().process.output();
+    assert_eq!(agent.matches(full).count(), 1, "{agent}");
+    drop(followers);
 }
 
 #[test]

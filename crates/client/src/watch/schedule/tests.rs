@@ -24,7 +24,7 @@ fn standing(epoch: u64, tree: &str) -> Standing {
 
 fn done(tree: &str) -> Ended {
     Ended::Answered {
-        verdict: Verdict::Stands,
+        verdict: Some(Verdict::Stands),
         standing: Some(standing(1, tree)),
     }
 }
@@ -32,7 +32,7 @@ fn done(tree: &str) -> Ended {
 /// Rolled back to a tree.
 fn rolled_back(tree: &str) -> Ended {
     Ended::Answered {
-        verdict: Verdict::Bad,
+        verdict: Some(Verdict::Bad),
         standing: Some(standing(1, tree)),
     }
 }
@@ -188,7 +188,7 @@ fn a_version_that_was_rolled_back_is_not_sent_again_until_it_changes() {
     assert_eq!(clock.found("bad"), [Output::Tell(Tell::Rejected)]);
     clock.save();
     assert_eq!(clock.found("bad"), [Output::Tell(Tell::Unchanged)]);
-    // Nor when the agent comes back, with what it had or with nothing.
+    // Nor when the agent comes back.
     assert_eq!(
         clock.input(Input::Agent(Presence::Lost)),
         [Output::Tell(Tell::AgentLost)]
@@ -196,15 +196,56 @@ fn a_version_that_was_rolled_back_is_not_sent_again_until_it_changes() {
     let back = clock.attached(2, standing(1, "good"));
     assert_eq!(back, [Output::Tell(Tell::AgentBack)]);
     assert_eq!(clock.due(), None);
-    clock.input(Input::Agent(Presence::Lost));
-    clock.attached(3, standing(2, "nothing"));
-    assert_eq!(clock.pass(0), [pushing(PushCause::AgentChanged), SCAN]);
-    assert_eq!(clock.found("bad"), [Output::Tell(Tell::Unchanged)]);
     // The next version is.
     clock.save_and_push("better", done("better"));
     // And so is the same one, once there was another.
     clock.save();
     assert_eq!(clock.found("bad"), [Output::Push]);
+}
+
+#[test]
+fn a_version_that_one_agent_failed_on_is_sent_to_another() {
+    // Also if there was nothing to go back to, whether that is known before or during the push.
+    let nothing = |epoch| Standing { epoch, root: None };
+    let bad = |epoch| {
+        Input::Ended(Ended::Answered {
+            verdict: Some(Verdict::Bad),
+            standing: Some(nothing(epoch)),
+        })
+    };
+    let mut clock = Clock::new();
+    clock.attached(1, nothing(1));
+    clock.pass(0);
+    assert_eq!(clock.found("a"), [Output::Push]);
+    clock.input(bad(1));
+    assert_eq!(clock.due(), None);
+    clock.save();
+    assert_eq!(clock.found("a"), [Output::Tell(Tell::Rejected)]);
+    clock.input(Input::Agent(Presence::Lost));
+    clock.attached(2, nothing(2));
+    assert_eq!(clock.pass(0), [pushing(PushCause::AgentChanged), SCAN]);
+    assert_eq!(clock.found("a"), [Output::Push]);
+    assert_eq!(clock.attached(3, nothing(3)), []);
+    clock.input(bad(2));
+    assert_eq!(clock.pass(0), [pushing(PushCause::AgentChanged), SCAN]);
+    assert_eq!(clock.found("a"), [Output::Push]);
+    clock.input(bad(3));
+    clock.save();
+    assert_eq!(clock.found("a"), [Output::Tell(Tell::Rejected)]);
+}
+
+#[test]
+fn a_push_that_failed_for_another_reason_than_the_tree_is_tried_with_the_next_save() {
+    let mut clock = Clock::after_pushing("a");
+    let full_disk = Ended::Answered {
+        verdict: None,
+        standing: Some(standing(1, "a")),
+    };
+    clock.save_and_push("b", full_disk);
+    assert_eq!(clock.due(), None);
+    clock.save_and_push("b", full_disk);
+    clock.save();
+    assert_eq!(clock.found("a"), [Output::Tell(Tell::Unchanged)]);
 }
 
 #[test]
@@ -228,7 +269,7 @@ fn a_conflict_is_not_repeated_until_something_changes() {
     assert_eq!(clock.attached(1, standing(1, "of another")), []);
     assert_eq!(clock.due(), None);
     let conflict = Ended::Answered {
-        verdict: Verdict::Refused,
+        verdict: Some(Verdict::Refused),
         standing: Some(standing(1, "of another")),
     };
     clock.save_and_push("b", conflict);
@@ -245,24 +286,32 @@ fn a_conflict_is_not_repeated_until_something_changes() {
 }
 
 #[test]
-fn an_agent_that_comes_back_with_another_tree_is_pushed_to_again() {
+fn another_agent_and_one_without_a_tree_are_pushed_to() {
     let mut clock = Clock::after_pushing("a");
-    for (stream, epoch, tree) in [(2, 2, "a"), (3, 2, "nothing")] {
-        clock.input(Input::Agent(Presence::Lost));
-        // Also if it was lost and came back so fast that nobody saw it gone.
-        if stream == 2 {
-            clock.attached(stream, standing(epoch, tree));
-            assert_eq!(clock.pass(0), [pushing(PushCause::AgentChanged), SCAN]);
-            assert_eq!(clock.found("a"), [Output::Tell(Tell::Unchanged)]);
-            continue;
-        }
-        clock.attached(stream, standing(epoch, tree));
-        assert_eq!(clock.pass(0), [pushing(PushCause::AgentChanged), SCAN]);
-        assert_eq!(clock.found("a"), [Output::Push]);
-    }
-    clock.input(Input::Ended(done("a")));
-    assert_eq!(clock.attached(4, standing(9, "nothing")), []);
+    clock.input(Input::Agent(Presence::Lost));
+    clock.attached(2, standing(2, "a"));
     assert_eq!(clock.pass(0), [pushing(PushCause::AgentChanged), SCAN]);
+    assert_eq!(clock.found("a"), [Output::Tell(Tell::Unchanged)]);
+    clock.input(Input::Agent(Presence::Lost));
+    let epoch = 2;
+    clock.attached(3, Standing { epoch, root: None });
+    assert_eq!(clock.pass(0), [pushing(PushCause::AgentChanged), SCAN]);
+    assert_eq!(clock.found("a"), [Output::Push]);
+    clock.input(Input::Ended(done("a")));
+    // Also if it was lost and came back so fast that nobody saw it gone.
+    assert_eq!(clock.attached(4, standing(9, "other")), []);
+    assert_eq!(clock.pass(0), [pushing(PushCause::AgentChanged), SCAN]);
+}
+
+#[test]
+fn what_another_developer_pushed_during_an_outage_is_left_alone() {
+    let mut clock = Clock::after_pushing("a");
+    clock.input(Input::Agent(Presence::Lost));
+    clock.attached(2, standing(1, "of another"));
+    assert_eq!(clock.due(), None);
+    // The next save decides.
+    clock.save();
+    assert_eq!(clock.found("b"), [Output::Push]);
 }
 
 #[test]
@@ -277,7 +326,7 @@ fn an_agent_that_is_replaced_during_a_push_is_pushed_to_after_it() {
     assert_eq!(clock.found("b"), [Output::Push]);
     // And this one's is the newer's.
     let ended = Ended::Answered {
-        verdict: Verdict::Stands,
+        verdict: Some(Verdict::Stands),
         standing: Some(standing(2, "b")),
     };
     clock.input(Input::Ended(ended));
@@ -323,6 +372,21 @@ fn an_agent_that_is_lost_is_waited_for() {
     assert_eq!(back, [Output::Tell(Tell::AgentBack)]);
     assert_eq!(clock.pass(0), [pushing(PushCause::Saved), SCAN]);
     assert_eq!(clock.found("b"), [Output::Push]);
+}
+
+#[test]
+fn an_agent_that_cant_be_followed_is_pushed_to() {
+    let mut clock = Clock::after_pushing("a");
+    assert_eq!(clock.input(Input::Agent(Presence::Unfollowed)), []);
+    clock.save_and_push("b", done("b"));
+    // It says now and then what it has.
+    assert_eq!(clock.attached(2, standing(1, "b")), []);
+    assert_eq!(clock.input(Input::Agent(Presence::Unfollowed)), []);
+    clock.save_and_push("c", done("c"));
+    assert_eq!(clock.attached(3, standing(2, "nothing")), []);
+    assert_eq!(clock.input(Input::Agent(Presence::Unfollowed)), []);
+    assert_eq!(clock.pass(0), [pushing(PushCause::AgentChanged), SCAN]);
+    assert_eq!(clock.found("c"), [Output::Push]);
 }
 
 #[test]
@@ -400,12 +464,13 @@ fn a_directory_that_cant_be_scanned_is_scanned_again_and_told_once() {
 fn a_file_that_goes_on_changing_is_told_of_after_a_few_times() {
     let mut clock = Clock::after_pushing("a");
     clock.save();
-    for round in 1..6 {
+    let changed = Input::Ended(Ended::Changed { random: u64::MAX });
+    for (round, delay) in (1..).zip([50, 100, 200, 400, 800, 1600, 2000, 2000]) {
         assert_eq!(clock.found("b"), [Output::Push]);
-        let ended = clock.input(Input::Ended(Ended::Changed));
         let expected: &[_] = if round == 3 { &[failed(true)] } else { &[] };
-        assert_eq!(ended, expected, "{round}");
-        assert_eq!(clock.pass(50), [SCAN]);
+        assert_eq!(clock.input(changed), expected, "{round}");
+        assert_eq!(clock.due(), Some(u128::from(delay)));
+        assert_eq!(clock.pass(delay), [SCAN]);
     }
     assert_eq!(clock.found("b"), [Output::Push]);
     clock.input(Input::Ended(done("b")));
@@ -429,6 +494,21 @@ fn nothing_is_pushed_while_the_root_is_gone() {
     clock.input(Input::RootBack);
     assert_eq!(clock.pass(30), [SCAN]);
     assert_eq!(clock.found("a"), [Output::Tell(Tell::Unchanged)]);
+}
+
+#[test]
+fn files_that_change_as_their_root_goes_are_no_news() {
+    let mut clock = Clock::after_pushing("a");
+    clock.save();
+    for _ in 0..2 * UNSETTLED {
+        assert_eq!(clock.found("b"), [Output::Push]);
+        clock.input(Input::RootGone);
+        let changed = Input::Ended(Ended::Changed { random: u64::MAX });
+        assert_eq!(clock.input(changed), []);
+        assert_eq!(clock.due(), None);
+        clock.input(Input::RootBack);
+        assert_eq!(clock.pass(30), [SCAN]);
+    }
 }
 
 #[test]
@@ -510,6 +590,16 @@ fn what_is_written_without_end_and_not_pushed_does_not_cost_a_processor() {
     assert_eq!(clock.input(Input::Saved), []);
     assert_eq!(clock.due(), Some(400));
     assert_eq!(clock.pass(400), [pushing(PushCause::Saved), SCAN]);
+    // However long the scan takes, a save waits no longer than the maximum.
+    let slow = Input::Found {
+        target: digest("a"),
+        git_at_work: false,
+        took: Duration::from_secs(60),
+    };
+    assert_eq!(clock.input(slow), [Output::Tell(Tell::Unchanged)]);
+    assert_eq!(clock.input(Input::Saved), []);
+    assert_eq!(clock.due(), Some(2000));
+    assert_eq!(clock.pass(2000), [pushing(PushCause::Saved), SCAN]);
     // A push is followed by the next one without a rest.
     assert_eq!(clock.input(found("b")), [Output::Push]);
     assert_eq!(clock.input(Input::Saved), []);

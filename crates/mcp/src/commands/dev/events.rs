@@ -30,6 +30,7 @@ struct Seen {
     began: Option<Instant>,
     /// What drifted, as it was said last.
     drift: Vec<RelativePath>,
+    restarts: Restarts,
 }
 
 impl<'a> Observer<'a> {
@@ -38,6 +39,7 @@ impl<'a> Observer<'a> {
             links,
             began: Some(Instant::now()),
             drift: Vec::new(),
+            restarts: Restarts::default(),
         };
         Self {
             screen,
@@ -59,6 +61,12 @@ impl<'a> Observer<'a> {
                 self.tell_links(changes);
                 self.screen.end_progress();
                 self.tell_push(report, since_save);
+            }
+            WatchEvent::App(app) => {
+                let said = self.seen().restarts.hear(app);
+                if let Some(said) = said {
+                    self.screen.say(&said);
+                }
             }
             WatchEvent::Watching { .. } => {}
             event => self.tell(&event),
@@ -139,13 +147,13 @@ fn list(paths: &[RelativePath]) -> String {
 
 /// Hears how the app is, and knows when it was started again.
 #[derive(Debug, Default)]
-pub(super) struct Restarts {
+struct Restarts {
     pid: Option<u32>,
 }
 
 impl Restarts {
     /// What is to be said of the app's new state.
-    pub(super) fn hear(&mut self, app: AppState) -> Option<String> {
+    fn hear(&mut self, app: AppState) -> Option<String> {
         let pid = app.pid.filter(|_| app.running)?;
         let before = self.pid.replace(pid);
         // A push starts it with none.
