@@ -16,6 +16,7 @@ mod local;
 mod output;
 mod progress;
 mod server;
+mod signals;
 mod tools;
 
 fn main() -> ExitCode {

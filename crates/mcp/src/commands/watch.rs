@@ -6,7 +6,6 @@ use std::{
 };
 
 use patchwire_client::{PushRequest, WatchEvent, WatchOptions, config::Project};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::{Watch, WatchTimes},
@@ -14,6 +13,7 @@ use crate::{
     failure::Failure,
     output::{self, watch::Said},
     progress::PushProgress,
+    signals::Signals,
 };
 
 pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Failure> {
@@ -27,8 +27,7 @@ pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Fai
         ..PushRequest::new(&project.root, context.directories()?.state)
     };
     let options = options(&project, watch.times);
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(|error| Failure::failed("signal", error))?;
+    let mut signals = Signals::to_end()?;
     let link = client.link();
     let quiet = context.options.quiet;
     if !quiet {
@@ -62,8 +61,7 @@ pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Fai
     };
     let ended = tokio::select! {
         ended = Box::pin(client.watch(&request, &options, &observe)) => Ok(ended),
-        _ = tokio::signal::ctrl_c() => Err(130),
-        _ = terminate.recv() => Err(143),
+        exit_code = signals.next() => Err(exit_code),
     };
     if let Some(progress) = progress
         .lock()
