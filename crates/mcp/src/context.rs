@@ -84,6 +84,22 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     env::var(name).ok()
 }
 
+/// Whether a variable of the developer's environment is set, be it to nothing.
+pub(crate) fn is_set(name: &str) -> bool {
+    env::var_os(name).is_some()
+}
+
+/// The names of our own variables that are set: options, and links.
+pub(crate) fn own_variables() -> impl Iterator<Item = OsString> {
+    let names = env::vars_os().map(|(name, _)| name);
+    names.filter(|name| name.as_encoded_bytes().starts_with(b"PATCHWIRE_"))
+}
+
+/// The user's home, if there is one.
+pub(crate) fn home() -> Option<PathBuf> {
+    env::home_dir()
+}
+
 /// Where programs are looked for.
 pub(crate) fn search_path() -> Option<OsString> {
     env::var_os("PATH")

@@ -17,6 +17,7 @@ mod local;
 mod output;
 mod progress;
 mod server;
+mod signals;
 mod tools;
 mod writer;
 

@@ -3,11 +3,7 @@
 //! What goes wrong with the work of a call is its result, with `isError`. A protocol error is only
 //! what is no call of one of the tools.
 
-use std::{
-    future::Future,
-    io,
-    sync::{Arc, LazyLock},
-};
+use std::sync::{Arc, LazyLock};
 
 use anyhow::anyhow;
 use rmcp::{
@@ -19,7 +15,6 @@ use rmcp::{
     service::{RequestContext, ServerInitializeError, serve_server},
 };
 use tokio::{
-    signal::unix::{SignalKind, signal},
     sync::{Semaphore, watch},
     time,
 };
@@ -27,6 +22,7 @@ use tokio::{
 use crate::{
     context::Context,
     failure::Failure,
+    signals::Signals,
     tools::{Outcome, app_logs, app_status, push_changes},
 };
 
@@ -57,7 +53,7 @@ and every error says what to do next.";
 
 /// Serves MCP on standard input and output until one of them or a signal ends it.
 pub(crate) async fn serve(context: Context) -> Result<(), Failure> {
-    let ended = ended().map_err(|error| Failure::failed("signals", error))?;
+    let ended = ended(Signals::to_end()?);
     tokio::pin!(ended);
     let roots = Arc::new(Roots::new(context));
     let (transport, hung_up) = transport::stdio();
@@ -93,16 +89,11 @@ pub(crate) async fn serve(context: Context) -> Result<(), Failure> {
 }
 
 /// Waits for a signal to end, or until nobody is there to read answers.
-fn ended() -> io::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            () = transport::unread() => {}
-        }
-    })
+async fn ended(mut signals: Signals) {
+    tokio::select! {
+        _ = signals.next() => {}
+        () = transport::unread() => {}
+    }
 }
 
 #[derive(Debug)]

@@ -1,12 +1,11 @@
 //! `patchwire dev`: the user's own app in a synced copy on this machine, pushed to as files are
 //! saved, through a relay and an agent that are processes of their own.
 
-use std::{convert::Infallible, ffi::OsString, future::ready, io, process::ExitCode};
+use std::{convert::Infallible, ffi::OsString, future::ready, process::ExitCode};
 
 use anyhow::{Error, anyhow};
 use patchwire_client::{Client, ConnectOptions, PushRequest, config::Project};
 use patchwire_protocol::app::ReadyCheck;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::watch;
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
         self,
         dev::{Places, Stream},
     },
+    signals::Signals,
 };
 
 mod dependencies;
@@ -37,7 +37,7 @@ use screen::Screen;
 const UNBUFFERED: (&str, &str) = ("PYTHONUNBUFFERED", "1");
 
 pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure> {
-    let mut signals = Signals::new().map_err(|error| Failure::failed("signals", error))?;
+    let mut signals = Signals::to_end_or_hang_up()?;
     let project = context.project()?;
     let root = &project.root;
     let app = project.app_options(context::variable)?;
@@ -47,7 +47,7 @@ pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure
     let state = context.directories()?.state;
     let place = tokio::select! {
         place = Place::open(&state, root, dev.fresh) => place?,
-        signal = signals.next() => return Ok(ExitCode::from(128 + signal)),
+        signal = signals.next() => return Ok(ExitCode::from(signal)),
     };
     let request = |project: &Project| configured(project, &dev, &place);
     // What can't be used at the start is a mistake in the command, and no news.
@@ -71,7 +71,7 @@ pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure
     };
     let ended = tokio::select! {
         biased;
-        signal = signals.next() => Ok(128 + signal),
+        exit_code = signals.next() => Ok(exit_code),
         // As a program that writes to a pipe which nobody reads.
         () = screen.closed() => Ok(0),
         failed = stage.play(context, &project, &dev.command, &request, &place, &observer) => match failed {
@@ -80,7 +80,7 @@ pub(crate) async fn run(context: &Context, dev: Dev) -> Result<ExitCode, Failure
             // have heard the terminal's interrupt too, and failed of it before we knew.
             Err(failure) => tokio::select! {
                 biased;
-                signal = signals.next() => Ok(128 + signal),
+                exit_code = signals.next() => Ok(exit_code),
                 () = ready(()) => Err(failure),
             },
         },
@@ -189,34 +189,6 @@ impl Stage {
             if let Err(error) = process.end().await {
                 tracing::warn!("{error:#}");
             }
-        }
-    }
-}
-
-/// What tells us to end.
-struct Signals([(u8, Signal); 3]);
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let heard = |number, kind| Ok::<_, io::Error>((number, signal(kind)?));
-        Ok(Self([
-            heard(1, SignalKind::hangup())?,
-            heard(2, SignalKind::interrupt())?,
-            heard(15, SignalKind::terminate())?,
-        ]))
-    }
-
-    /// The number of the next one.
-    async fn next(&mut self) -> u8 {
-        let [
-            (hangup, hung_up),
-            (interrupt, interrupted),
-            (terminate, terminated),
-        ] = &mut self.0;
-        tokio::select! {
-            _ = hung_up.recv() => *hangup,
-            _ = interrupted.recv() => *interrupt,
-            _ = terminated.recv() => *terminate,
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use patchwire_client::{PushRequest, WatchEvent, WatchOptions, config::Project};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::{Watch, WatchTimes},
@@ -11,6 +10,7 @@ use crate::{
     failure::Failure,
     live::Live,
     output::{self, watch::Said},
+    signals::Signals,
     writer::Writer,
 };
 
@@ -30,8 +30,7 @@ pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Fai
     };
     // What can't be used at the start is a mistake in the command, and no news.
     request(&project)?;
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(|error| Failure::failed("signal", error))?;
+    let mut signals = Signals::to_end()?;
     let link = client.link();
     let quiet = context.options.quiet;
     let writer = Writer::new(quiet);
@@ -80,8 +79,7 @@ pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Fai
     };
     let ended = tokio::select! {
         ended = Box::pin(live.watch()) => Ok(ended),
-        _ = tokio::signal::ctrl_c() => Err(130),
-        _ = terminate.recv() => Err(143),
+        exit_code = signals.next() => Err(exit_code),
     };
     // So that the agent doesn't wait for what will not come any more.
     client.close().await;

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::Local;
-use crate::embedded;
+use crate::{context::own_variables, embedded};
 
 /// How long a process may take to say that it is there, and to end.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -96,10 +96,8 @@ impl Process {
                 .stderr(to(launch.stderr, &log)?)
                 .kill_on_drop(true);
             // The developer's own links and options are none of theirs.
-            for (variable, _) in env::vars_os() {
-                if variable.as_encoded_bytes().starts_with(b"PATCHWIRE_") {
-                    command.env_remove(variable);
-                }
+            for variable in own_variables() {
+                command.env_remove(variable);
             }
             command.envs(launch.environment.iter().copied()).spawn()
         };

@@ -1,7 +1,7 @@
 //! What `init` is going to write and record.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -327,7 +327,7 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(answer: &str) -> Result<
 fn relay_in_answer(answer: &str) -> Result<RelayLink, String> {
     let source = match answer.strip_prefix("@~/") {
         // No shell has seen this.
-        Some(path) => LinkSource::File(env::home_dir().unwrap_or_default().join(path)),
+        Some(path) => LinkSource::File(context::home().unwrap_or_default().join(path)),
         None => parsed(answer)?,
     };
     if source == LinkSource::Stdin || source.is_empty() {

@@ -1,12 +1,10 @@
 //! What `init` says: before it writes, and after.
 
-use std::env;
-
 use patchwire_client::{config::bifrost, links::LinkStore};
 use patchwire_transport::DeploymentLink;
 
 use super::{plan::Plan, start};
-use crate::failure::Failure;
+use crate::{context, failure::Failure};
 
 impl Plan {
     /// What is going to be written, and where.
@@ -44,7 +42,7 @@ impl Plan {
             ));
         }
         for (variable, instead) in bifrost::VARIABLES {
-            if env::var_os(variable).is_some() {
+            if context::is_set(variable) {
                 lines.push(format!(
                     "{variable} is set and means nothing here: see {instead}"
                 ));
