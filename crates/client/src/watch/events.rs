@@ -10,7 +10,8 @@
 //! - It knows watches by path, which is wrong once a watched directory was renamed, removed or
 //!   replaced. Then all watches are made anew, by another watcher.
 //! - Its calls wait for its thread: they are made where a scan is, which may block.
-//! - It doesn't tell that a file system was unmounted below the root. The next save elsewhere does.
+//! - It doesn't tell that a file system was unmounted below the root. What is saved in its place then
+//!   is found with the next save elsewhere.
 
 use std::{
     collections::HashSet,
