@@ -184,7 +184,7 @@ fn init_writes_the_file_records_a_link_and_says_what_is_next() {
     for said in [
         "patchwire link --agent",
         "patchwire-agent run --link @$HOME/agent.link --root . -- COMMAND",
-        "patchwire push",
+        "patchwire watch",
     ] {
         assert!(done.contains(said), "{done}");
     }

@@ -80,6 +80,7 @@ fn what_is_saved_while_the_app_reloads_is_served_in_the_end() {
     let app = APP.replace("Hello from Patchwire", "A");
     fs::write(dev.app(), waits + &app).unwrap();
     let at = running.wait_for("waits", at);
+    let at = running.wait_for("the app is not ready yet", at);
     dev.save("B");
     drop(OpenOptions::new().write(true).open(&gate).unwrap());
     let at = running.wait_for("serving 'A'", at);

@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use patchwire_client::{PushReport, WatchEvent, report::ReportStatus};
-use patchwire_protocol::{app::AppState, path::RelativePath};
+use patchwire_client::{Progress, PushReport, WatchEvent, report::ReportStatus};
+use patchwire_protocol::{app::AppState, message::push::Phase, path::RelativePath};
 use tokio::task::block_in_place;
 
 use super::{
@@ -15,6 +15,9 @@ use super::{
     screen::Screen,
 };
 use crate::output::{self, watch::Said};
+
+/// How long an app may take to be ready before it is said what is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Looks on as the root is watched.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ struct Seen {
     /// What drifted, as it was said last.
     drift: Vec<RelativePath>,
     restarts: Restarts,
+    /// Since when a push waits for the app to be ready; until that was said.
+    waiting: Option<Instant>,
 }
 
 impl<'a> Observer<'a> {
@@ -40,6 +45,7 @@ impl<'a> Observer<'a> {
             began: Some(Instant::now()),
             drift: Vec::new(),
             restarts: Restarts::default(),
+            waiting: None,
         };
         Self {
             screen,
@@ -49,7 +55,11 @@ impl<'a> Observer<'a> {
 
     pub(super) fn observe(&self, event: WatchEvent) {
         match event {
-            WatchEvent::Progress(step) => self.screen.progress(step),
+            WatchEvent::Pushing { .. } => self.seen().waiting = Some(Instant::now()),
+            WatchEvent::Progress(step) => {
+                self.tell_waiting(step);
+                self.screen.progress(step);
+            }
             WatchEvent::Scanned { ignored } => {
                 // Before anything is sent: the app that the push starts needs them. They are the disk's
                 // work, which holds up no other task.
@@ -109,6 +119,19 @@ impl<'a> Observer<'a> {
                 self.screen.mention(&output::dev::up(began.elapsed()));
             }
             (None, _) => self.tell(&WatchEvent::Pushed { report, since_save }),
+        }
+    }
+
+    /// Says what is waited for, as what is saved meanwhile waits, too.
+    fn tell_waiting(&self, step: Progress) {
+        if step != Progress::Agent(Phase::Reloading) {
+            return;
+        }
+        let waited = |since: &mut Instant| since.elapsed() >= PATIENCE;
+        if self.seen().waiting.take_if(waited).is_some() {
+            self.screen.mention(
+                "the app is not ready yet: what you save is pushed once it is, or was taken back",
+            );
         }
     }
 

@@ -73,9 +73,9 @@ app runs in:
 END
 {agent}
 
-THEN, FROM HERE:
+THEN, FROM HERE, AND LEFT RUNNING WHILE YOU EDIT:
 
-patchwire push
+patchwire watch
 ",
                 *link.narrow().expose()
             ),
@@ -86,8 +86,8 @@ it to the app's machine:
     (umask 077; patchwire link --agent > ~/agent.link)
 There, start the app under the agent, in the directory it runs in:
     {agent}
-Then, from here:
-    patchwire push
+Then, from here, and left running while you edit:
+    patchwire watch
 "
             ),
         });
