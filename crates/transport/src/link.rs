@@ -70,7 +70,7 @@ pub enum LinkError {
     NeedsDeployment,
     /// It is a deployment's.
     #[error(
-        "this is a deployment's link, and a relay link is needed: the relay prints it when it starts"
+        "this is a link of a deployment, and a relay link is needed: the relay prints it when it starts"
     )]
     NeedsRelay,
     /// It is an agent's, used as a developer.

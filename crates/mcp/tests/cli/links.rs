@@ -92,7 +92,7 @@ fn links_that_are_not_what_they_should_be_are_told_apart() {
     }
     let refused = user.run(&format!("link a b --relay {link}")).expect(2);
     assert!(
-        refused.stderr.contains("deployment link"),
+        refused.stderr.contains("link of a deployment"),
         "{}",
         refused.stderr
     );
