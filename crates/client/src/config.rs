@@ -52,7 +52,7 @@ pub mod schema;
 pub const FILE_NAME: &str = "patchwire.toml";
 
 /// The largest configuration file, in bytes.
-const MAX_LEN: u64 = 1 << 20;
+pub const MAX_LEN: u64 = 1 << 20;
 
 /// A directory to push, and what is configured for it.
 #[derive(Clone, Debug)]

@@ -1,11 +1,18 @@
 //! A watch that reads its configuration again when the file changes.
 
-use std::{convert::Infallible, fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{
+    convert::Infallible,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    time::Duration,
+};
 
 use patchwire_client::{
     Client, ClientError, PushRequest, WatchEvent, WatchOptions,
     config::{self, Project},
 };
+use patchwire_delta::Digest;
 use tokio::{sync::Notify, time::sleep};
 
 use crate::{context::Context, failure::Failure, output};
@@ -85,13 +92,20 @@ impl Live<'_> {
     }
 }
 
-/// A version of a file, as far as its metadata tell.
+/// What a file holds, as far as a configuration may: its digest.
 #[derive(Debug, PartialEq, Eq)]
-struct Version(Option<(u64, u64, i64, i64)>);
+struct Version(Option<Digest>);
 
 impl Version {
     fn of(file: &Path) -> Self {
-        let metadata = fs::metadata(file).ok();
-        Self(metadata.map(|file| (file.ino(), file.len(), file.ctime(), file.ctime_nsec())))
+        let read = || {
+            let mut bytes = Vec::new();
+            File::open(file)?
+                .take(config::MAX_LEN + 1)
+                .read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(Digest::of(&bytes))
+        };
+        // What isn't a file is none to the configuration either.
+        Self(file.is_file().then(read).and_then(Result::ok))
     }
 }
