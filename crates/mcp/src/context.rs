@@ -95,11 +95,6 @@ pub(crate) fn own_variables() -> impl Iterator<Item = OsString> {
     names.filter(|name| name.as_encoded_bytes().starts_with(b"PATCHWIRE_"))
 }
 
-/// The user's home, if there is one.
-pub(crate) fn home() -> Option<PathBuf> {
-    env::home_dir()
-}
-
 /// Where programs are looked for.
 pub(crate) fn search_path() -> Option<OsString> {
     env::var_os("PATH")

@@ -56,7 +56,11 @@ fn a_narrowed_link_is_the_agents_alone() {
     let user = User::new();
     let link = mint(&user, "shop", "dev");
     user.write("full.link", &link);
-    for narrow in ["link --agent @full.link", "link --agent --link @full.link"] {
+    for narrow in [
+        "link --agent @full.link",
+        "link --agent @~/project/full.link",
+        "link --agent --link @full.link",
+    ] {
         let narrowed = user.run(narrow).expect(0).text();
         let narrowed: DeploymentLink = narrowed.trim_end().parse().unwrap();
         assert!(narrowed.is_agent_only());

@@ -36,7 +36,7 @@ pub enum ConnectError {
     },
     /// Nothing answered in time.
     #[error(
-        "the relay at {address} did not answer within {timeout:?}: check that it runs and that UDP gets through to its port"
+        "the relay at {address} did not answer within {timeout:.0?}: check that it runs and that UDP gets through to its port"
     )]
     TimedOut {
         /// The relay.

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    fmt,
+    env, fmt,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -100,7 +100,11 @@ impl FromStr for LinkSource {
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(match text.strip_prefix('@') {
-            Some(path) => Self::File(path.into()),
+            // Behind the `@` no shell has put the home in its place.
+            Some(path) => Self::File(match (path.strip_prefix("~/"), env::home_dir()) {
+                (Some(below), Some(home)) => home.join(below),
+                _ => path.into(),
+            }),
             None if text == "-" => Self::Stdin,
             None => Self::Text(Zeroizing::new(text.to_owned())),
         })

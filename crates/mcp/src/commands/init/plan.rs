@@ -325,11 +325,7 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(answer: &str) -> Result<
 
 /// The relay's link, typed or pasted, or in the file that is named.
 fn relay_in_answer(answer: &str) -> Result<RelayLink, String> {
-    let source = match answer.strip_prefix("@~/") {
-        // No shell has seen this.
-        Some(path) => LinkSource::File(context::home().unwrap_or_default().join(path)),
-        None => parsed(answer)?,
-    };
+    let source: LinkSource = parsed(answer)?;
     if source == LinkSource::Stdin || source.is_empty() {
         return Err("paste the link that the relay prints, or say @FILE".to_owned());
     }
