@@ -3,7 +3,7 @@
 use std::{env, ffi::OsString, path::PathBuf};
 
 use patchwire_client::{
-    Client, ConnectOptions,
+    Client, ConnectOptions, PushRequest,
     config::{ConfigError, Directories, Project},
     links::{LinkOptions, LinkStore},
 };
@@ -62,6 +62,16 @@ impl Context {
     /// The link for a project, as a developer.
     pub(crate) fn link(&self, project: &Project) -> Result<DeploymentLink, Failure> {
         Ok(self.links()?.resolve(project, &self.link_options())?)
+    }
+
+    /// A push of a project as it is configured, with nothing said of it.
+    pub(crate) fn request(&self, project: &Project) -> Result<PushRequest, Failure> {
+        Ok(PushRequest {
+            scan: project.scan_options(),
+            author: author(),
+            app: project.app_options(variable)?,
+            ..PushRequest::new(&project.root, self.directories()?.state)
+        })
     }
 
     /// A client of a project's deployment. It connects when it is first used.

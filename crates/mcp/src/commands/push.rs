@@ -4,25 +4,16 @@ use std::process::ExitCode;
 
 use patchwire_client::PushRequest;
 
-use crate::{
-    cli::Push,
-    context::{self, Context},
-    failure::Failure,
-    output,
-    progress::PushProgress,
-};
+use crate::{cli::Push, context::Context, failure::Failure, output, progress::PushProgress};
 
 pub(crate) async fn run(context: &Context, push: Push) -> Result<ExitCode, Failure> {
     let project = context.project()?;
     let client = context.client(&project)?;
     let request = PushRequest {
-        scan: project.scan_options(),
         message: push.message,
-        author: context::author(),
         force: push.force,
         dry_run: push.dry_run,
-        app: project.app_options(context::variable)?,
-        ..PushRequest::new(&project.root, context.directories()?.state)
+        ..context.request(&project)?
     };
     let progress = PushProgress::new(context.options.quiet);
     let pushed = {

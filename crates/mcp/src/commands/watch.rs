@@ -6,7 +6,7 @@ use patchwire_client::{PushRequest, WatchEvent, WatchOptions, config::Project};
 
 use crate::{
     cli::{Watch, WatchTimes},
-    context::{self, Context},
+    context::Context,
     failure::Failure,
     live::Live,
     output::{self, watch::Said},
@@ -20,11 +20,8 @@ pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Fai
     let request = |project: &Project| {
         project.check_link(client.link())?;
         let request = PushRequest {
-            scan: project.scan_options(),
             message: watch.message.clone(),
-            author: context::author(),
-            app: project.app_options(context::variable)?,
-            ..PushRequest::new(&project.root, context.directories()?.state)
+            ..context.request(project)?
         };
         Ok((request, options(project, watch.times)))
     };

@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use super::Outcome;
 use crate::{
-    context,
     failure::Failure,
     output,
     server::{
@@ -70,13 +69,10 @@ pub(crate) async fn call(
         deployment: arguments.deployment.as_deref(),
     })?;
     let request = PushRequest {
-        scan: project.scan_options(),
         message: arguments.message.unwrap_or_default(),
-        author: context::author(),
         force: arguments.force.unwrap_or_default(),
         dry_run: arguments.dry_run.unwrap_or_default(),
-        app: project.app_options(context::variable)?,
-        ..PushRequest::new(&project.root, roots.context.directories()?.state)
+        ..roots.context.request(&project)?
     };
     let show = |step| steps.show(step);
     show(Progress::Scanning {
