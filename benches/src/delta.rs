@@ -76,7 +76,7 @@ impl Sides {
         Self {
             options: SignatureOptions {
                 block_size: Some(block_size),
-                seed: Seed(0x5EED),
+                ..SignatureOptions::new(Seed(0x5EED))
             },
             peer_options: fast_rsync::SignatureOptions {
                 block_size: block_size.get(),

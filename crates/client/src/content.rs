@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use patchwire_delta::{Digest, Signature};
+use patchwire_delta::{DiffOptions, Digest, Signature, diff_read_with};
 use patchwire_protocol::{
     limits,
     manifest::Entry,
@@ -99,9 +99,16 @@ fn compress(plan: &Plan, pieces: Pieces<'_>) -> Result<(), Stop> {
             hasher: blake3::Hasher::new(),
         };
         let result = match signature {
-            Some(signature) => patchwire_delta::diff_read(signature, &mut file, &mut out)
-                .map(drop)
-                .map_err(io::Error::other),
+            Some(signature) => {
+                // If it is of another content by now, the reader notices.
+                let options = DiffOptions {
+                    digest: Some(*digest),
+                    ..DiffOptions::default()
+                };
+                diff_read_with(signature, &mut file, &mut out, options)
+                    .map(drop)
+                    .map_err(io::Error::other)
+            }
             None => io::copy(&mut file, &mut out).map(drop),
         };
         if let Some(source) = file.failed {

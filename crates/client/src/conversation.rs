@@ -320,9 +320,12 @@ impl Conversation {
         let asked = std::mem::take(&mut drafted.asked);
         for (path, bytes) in asked.into_iter().zip(signatures) {
             // One that is not of the file that was offered would only make a useless delta.
-            let expected = digest(&drafted.available, &path);
+            let offered = match drafted.available.get(&path) {
+                Some(Entry::File { len, .. }) => Some(*len),
+                _ => None,
+            };
             if let Ok(signature) = Signature::decode(&bytes)
-                && Some(signature.digest()) == expected
+                && Some(signature.basis_len()) == offered
             {
                 drafted.signatures.insert(path, signature);
             }

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use patchwire_delta::{Digest, Seed, Signature, SignatureOptions};
+use patchwire_delta::{Digest, DigestReader, Seed, Signature, SignatureOptions};
 use patchwire_protocol::{
     codec::{self, Decode, Encode},
     manifest::{Entry, Manifest},
@@ -90,10 +90,11 @@ impl Memory {
                 let Ok(file) = patchwire_tree::open_file(root, &entry.path) else {
                     continue;
                 };
-                let Ok(signature) = Signature::read(file, len, options(digest)) else {
+                let mut file = DigestReader::new(file);
+                let Ok(signature) = Signature::read(&mut file, len, options(digest)) else {
                     continue;
                 };
-                if signature.digest() == digest {
+                if file.digest() == digest {
                     write_atomically(&path, &signature.encode())?;
                 }
             }
@@ -119,9 +120,7 @@ impl Memory {
     /// The signature of the content with this digest, if it is remembered.
     pub(crate) fn signature(&self, digest: Digest) -> Option<Signature> {
         let bytes = fs::read(self.signatures().join(digest.to_string())).ok()?;
-        Signature::decode(&bytes)
-            .ok()
-            .filter(|signature| signature.digest() == digest)
+        Signature::decode(&bytes).ok()
     }
 
     fn signatures(&self) -> PathBuf {

@@ -1,13 +1,42 @@
 //! From a signature and a target to a delta.
 
-use std::io::{self, Read, Write};
+use std::{
+    io::{self, Read, Write},
+    num::NonZeroUsize,
+};
 
 use crate::{
     Delta, Digest, Op, Signature,
+    basis::BasisId,
     encoding::{DeltaWriter, Written},
-    op::MAX_LITERAL,
-    search::{Match, Search},
+    op::{MAX_LITERAL, literals},
+    search::{Blocks, Match, Search},
 };
+
+mod segments;
+
+/// How to make a [`Delta`].
+#[derive(Debug, Clone, Copy)]
+pub struct DiffOptions {
+    /// The BLAKE3 of the target, where it is known. Otherwise it is computed, which takes longer
+    /// than everything else where little has changed.
+    ///
+    /// A wrong one makes a delta that no basis accepts.
+    pub digest: Option<Digest>,
+    /// How many threads may work at it; only targets in memory are divided among them. More than
+    /// one may add a block or two of literals for each 8 MiB of the target.
+    pub threads: NonZeroUsize,
+}
+
+impl Default for DiffOptions {
+    /// Computes the digest, with one thread.
+    fn default() -> Self {
+        Self {
+            digest: None,
+            threads: NonZeroUsize::MIN,
+        }
+    }
+}
 
 /// What [`diff_read`] wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,51 +69,104 @@ pub enum DiffError {
     WriteDelta(#[source] io::Error),
 }
 
-/// Makes the delta from the basis behind `signature` to `target`.
-///
-/// Time is linear in the target for every input, memory in the signature and the operations.
+/// Makes the delta from the basis behind `signature` to `target`, as [`diff_with`] the default
+/// options.
 #[must_use]
 pub fn diff<'t>(signature: &Signature, target: &'t [u8]) -> Delta<'t> {
-    let mut search = Search::new(signature);
-    let mut ops: Vec<Op<'t>> = Vec::new();
-    let mut done = 0;
-    while let Some(found) = search.next_match(target, true) {
-        ops.extend(literals(&target[done..found.at]));
-        done = found.at + found.len;
-        match ops.last_mut() {
+    diff_with(signature, target, DiffOptions::default())
+}
+
+/// Makes the delta from the basis behind `signature` to `target`.
+///
+/// Time is linear in the target for every input. Memory: at most 40 bytes for each block of the
+/// signature, the operations, and 16 KiB for each thread.
+#[must_use]
+pub fn diff_with<'t>(signature: &Signature, target: &'t [u8], options: DiffOptions) -> Delta<'t> {
+    let blocks = Blocks::new(signature);
+    let mut ops = Ops::default();
+    if options.threads.get() > 1 {
+        for found in segments::matches(&blocks, target, options.threads) {
+            ops.push(target, found);
+        }
+    } else {
+        let mut search = Search::new(&blocks, 0, 0);
+        while let Some(found) = search.next_match(target, true) {
+            ops.push(target, found);
+        }
+    }
+    Delta {
+        basis: Some(BasisId::of(signature)),
+        ops: ops.finish(target),
+        target_len: target.len() as u64,
+        digest: options
+            .digest
+            .unwrap_or_else(|| Digest::of_with(target, options.threads)),
+    }
+}
+
+/// The operations so far, and how much of the target they make.
+#[derive(Default)]
+pub(crate) struct Ops<'t> {
+    ops: Vec<Op<'t>>,
+    done: usize,
+}
+
+impl<'t> Ops<'t> {
+    /// Adds a match behind the last one, and what is between as a literal.
+    pub(crate) fn push(&mut self, target: &'t [u8], found: Match) {
+        self.ops.extend(literals(&target[self.done..found.at]));
+        self.done = found.at + found.len;
+        match self.ops.last_mut() {
             Some(Op::Copy { offset, len }) if *offset + *len == found.offset => {
                 *len += found.len as u64;
             }
-            _ => ops.push(copy(found)),
+            _ => self.ops.push(copy(found)),
         }
     }
-    ops.extend(literals(&target[done..]));
-    Delta {
-        ops,
-        target_len: target.len() as u64,
-        digest: Digest::of(target),
+
+    pub(crate) fn finish(mut self, target: &'t [u8]) -> Vec<Op<'t>> {
+        self.ops.extend(literals(&target[self.done..]));
+        self.ops
     }
+}
+
+/// Makes the delta from the basis behind `signature` to `target`, read to its end, and writes it
+/// encoded, as [`diff_read_with`] the default options.
+///
+/// # Errors
+///
+/// As [`diff_read_with`].
+pub fn diff_read(
+    signature: &Signature,
+    target: impl Read,
+    out: impl Write,
+) -> Result<DiffSummary, DiffError> {
+    diff_read_with(signature, target, out, DiffOptions::default())
 }
 
 /// Makes the delta from the basis behind `signature` to `target`, read to its end, and writes it
 /// encoded: the same bytes as [`diff`] and [`Delta::encode`].
 ///
-/// Memory: the signature, and about twenty blocks and half a megabyte. Operations are written in
-/// small pieces, so let `out` be buffered.
+/// Memory: at most 40 bytes for each block of the signature, and a window of four blocks and a
+/// megabyte. Operations are written in small pieces, so let `out` be buffered.
 ///
 /// # Errors
 ///
 /// [`DiffError`] says whether the reader or the writer failed.
-pub fn diff_read(
+pub fn diff_read_with(
     signature: &Signature,
     mut target: impl Read,
     out: impl Write,
+    options: DiffOptions,
 ) -> Result<DiffSummary, DiffError> {
-    let mut search = Search::new(signature);
-    let mut writer = DeltaWriter::start(out).map_err(DiffError::WriteDelta)?;
-    let mut digest = blake3::Hasher::new();
-    let capacity = 2 * search.look_ahead() + MAX_LITERAL + READ_AHEAD;
-    let mut window = Vec::new();
+    let blocks = Blocks::new(signature);
+    let mut search = Search::new(&blocks, 0, 0);
+    let basis = BasisId::of(signature);
+    let mut writer = DeltaWriter::start(out, Some(&basis)).map_err(DiffError::WriteDelta)?;
+    let mut hasher = options.digest.is_none().then(blake3::Hasher::new);
+    let mut target_len = 0;
+    let capacity = 2 * Search::VIEW * blocks.block_len() + MAX_LITERAL + READ_AHEAD;
+    let mut window = Vec::with_capacity(capacity);
     // Matched but not yet written, as the next match may continue it.
     let mut pending: Option<Op<'_>> = None;
     // The part of the window before this is matched or written.
@@ -96,10 +178,13 @@ pub fn diff_read(
             .take(wanted as u64)
             .read_to_end(&mut window)
             .map_err(|source| DiffError::ReadTarget {
-                offset: digest.count(),
+                offset: target_len,
                 source,
             })?;
-        digest.update(&window[window.len() - read..]);
+        target_len += read as u64;
+        if let Some(hasher) = &mut hasher {
+            hasher.update(&window[window.len() - read..]);
+        }
         let at_end = read < wanted;
 
         let mut write = |op| writer.op(op).map_err(DiffError::WriteDelta);
@@ -139,8 +224,10 @@ pub fn diff_read(
         done = 0;
     }
 
-    let target_len = digest.count();
-    let digest = digest.finalize().into();
+    let digest = match (options.digest, hasher) {
+        (Some(digest), _) => digest,
+        (None, hasher) => hasher.unwrap_or_default().finalize().into(),
+    };
     let Written {
         delta_len,
         copied,
@@ -156,15 +243,11 @@ pub fn diff_read(
 }
 
 /// How much more than it needs `diff_read` reads at a time: enough for few and cheap rounds.
-const READ_AHEAD: usize = 256 << 10;
+const READ_AHEAD: usize = 768 << 10;
 
 const fn copy(found: Match) -> Op<'static> {
     Op::Copy {
         offset: found.offset,
         len: found.len as u64,
     }
-}
-
-fn literals(bytes: &[u8]) -> impl Iterator<Item = Op<'_>> {
-    bytes.chunks(MAX_LITERAL).map(Op::Literal)
 }

@@ -1,8 +1,11 @@
 //! The bytes of an encoded delta, and why bytes are not an encoding of ours.
 
-use std::io::{self, BufRead, Write};
+use std::{
+    io::{self, BufRead, Read, Write},
+    num::NonZeroU16,
+};
 
-use crate::{BlockSizeError, Digest, Op, op::MAX_LITERAL};
+use crate::{BlockSize, BlockSizeError, Digest, Op, Seed, basis::BasisId, op::MAX_LITERAL};
 
 /// Why bytes are not a signature or a delta.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -33,9 +36,17 @@ pub enum DecodeError {
         /// The version found.
         version: u8,
     },
-    /// A signature's block size is refused.
+    /// The block size is refused.
     #[error(transparent)]
     BlockSize(#[from] BlockSizeError),
+    /// A signature's block has its anchor where none can be.
+    #[error("a block's anchor at {place}, said at offset {offset}, is outside the block")]
+    Place {
+        /// The anchor's place in its block.
+        place: NonZeroU16,
+        /// The block's place in the encoding.
+        offset: u64,
+    },
     /// A signature announces too many blocks.
     #[error("{count} blocks are more than a signature may have")]
     TooManyBlocks {
@@ -68,6 +79,20 @@ pub enum DecodeError {
     #[error("malformed number at offset {offset}")]
     MalformedNumber {
         /// The number's place in the encoding.
+        offset: u64,
+    },
+    /// A delta says neither that it has a basis nor that it has none.
+    #[error("{tag:#04x} at offset {offset} instead of 0 or 1")]
+    UnknownBasis {
+        /// The byte found.
+        tag: u8,
+        /// Its place in the encoding.
+        offset: u64,
+    },
+    /// A delta without a basis copies from it.
+    #[error("a copy at offset {offset}, but there is no basis")]
+    CopyWithoutBasis {
+        /// The operation's place in the encoding.
         offset: u64,
     },
     /// The operations of a delta make more than 2⁶⁴ bytes.
@@ -107,7 +132,7 @@ impl Artefact {
     }
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 pub(crate) fn check_magic(
     [a, b, c, version]: [u8; 4],
@@ -144,14 +169,25 @@ pub(crate) struct Written {
 }
 
 impl<W: Write> DeltaWriter<W> {
-    pub(crate) fn start(out: W) -> io::Result<Self> {
+    pub(crate) fn start(out: W, basis: Option<&BasisId>) -> io::Result<Self> {
         let mut writer = Self {
             out,
             written: 0,
             copied: 0,
             literal: 0,
         };
-        writer.write(&Artefact::Delta.magic())?;
+        let mut head = Artefact::Delta.magic().to_vec();
+        match basis {
+            Some(basis) => {
+                head.push(BASIS);
+                write_varint(basis.len, &mut head)?;
+                write_varint(u64::from(basis.block_size.get()), &mut head)?;
+                head.extend_from_slice(&basis.seed.0.to_be_bytes());
+                head.extend_from_slice(&basis.fingerprint.to_be_bytes());
+            }
+            None => head.push(NO_BASIS),
+        }
+        writer.write(&head)?;
         Ok(writer)
     }
 
@@ -181,9 +217,8 @@ impl<W: Write> DeltaWriter<W> {
     }
 
     pub(crate) fn finish(mut self, digest: Digest) -> io::Result<Written> {
-        let mut end = Vec::with_capacity(END_LEN);
-        end.push(TAG_END);
-        end.extend_from_slice(&(self.copied + self.literal).to_be_bytes());
+        let mut end = vec![TAG_END];
+        write_varint(self.copied + self.literal, &mut end)?;
         end.extend_from_slice(digest.as_bytes());
         self.write(&end)?;
         Ok(Written {
@@ -207,60 +242,27 @@ pub(crate) enum OpHead {
     End { target_len: u64, digest: Digest },
 }
 
-/// Reads one encoded delta, operation by operation, and not a byte more.
+/// Why an encoding couldn't be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The reader failed.
+    #[error("can't read the encoding")]
+    Io(#[source] io::Error),
+    /// What it gave is truncated or malformed.
+    #[error(transparent)]
+    Malformed(#[from] DecodeError),
+}
+
+/// Reads the fields of an encoding, and not a byte more.
 #[derive(Debug)]
-pub(crate) struct DeltaReader<R> {
+pub(crate) struct Reader<R> {
     input: R,
     offset: u64,
 }
 
-/// Why a [`DeltaReader`] stopped.
-#[derive(Debug)]
-pub(crate) enum ReadError {
-    Io(io::Error),
-    Malformed(DecodeError),
-}
-
-impl From<DecodeError> for ReadError {
-    fn from(error: DecodeError) -> Self {
-        Self::Malformed(error)
-    }
-}
-
-impl<R: BufRead> DeltaReader<R> {
-    /// Reads and checks the head of a delta.
-    pub(crate) fn start(input: R) -> Result<Self, ReadError> {
-        let mut reader = Self { input, offset: 0 };
-        check_magic(reader.array()?, Artefact::Delta)?;
-        Ok(reader)
-    }
-
-    /// Reads the head of the next operation; the literal before it must have been taken.
-    pub(crate) fn head(&mut self) -> Result<OpHead, ReadError> {
-        let offset = self.offset;
-        let [tag] = self.array()?;
-        match tag {
-            TAG_END => Ok(OpHead::End {
-                target_len: u64::from_be_bytes(self.array()?),
-                digest: Digest::from_bytes(self.array()?),
-            }),
-            TAG_COPY => {
-                let (from, len) = (self.varint()?, self.varint()?);
-                if len == 0 {
-                    return Err(DecodeError::EmptyOp { offset }.into());
-                }
-                Ok(OpHead::Copy { offset: from, len })
-            }
-            TAG_LITERAL => {
-                let len = self.varint()?;
-                match usize::try_from(len) {
-                    Ok(0) => Err(DecodeError::EmptyOp { offset }.into()),
-                    Ok(len) if len <= MAX_LITERAL => Ok(OpHead::Literal { len }),
-                    _ => Err(DecodeError::LiteralTooLong { len, offset }.into()),
-                }
-            }
-            tag => Err(DecodeError::UnknownOp { tag, offset }.into()),
-        }
+impl<R: Read> Reader<R> {
+    pub(crate) const fn new(input: R) -> Self {
+        Self { input, offset: 0 }
     }
 
     /// How many bytes were read.
@@ -268,44 +270,26 @@ impl<R: BufRead> DeltaReader<R> {
         self.offset
     }
 
-    /// Reads some of a literal's bytes, at least one and at most `len`, and gives them to `take`.
-    pub(crate) fn literal<T>(
-        &mut self,
-        len: usize,
-        take: impl FnOnce(&[u8]) -> T,
-    ) -> Result<(usize, T), ReadError> {
-        let ready = loop {
-            match self.input.fill_buf() {
-                Ok(ready) => break ready,
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], ReadError> {
+        let mut bytes = [0; N];
+        let mut filled = 0;
+        while filled < N {
+            match self.input.read(&mut bytes[filled..]) {
+                Ok(0) => {
+                    let len = self.offset + filled as u64;
+                    return Err(DecodeError::Truncated { len }.into());
+                }
+                Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(ReadError::Io(error)),
             }
-        };
-        let piece = &ready[..len.min(ready.len())];
-        if piece.is_empty() {
-            return Err(DecodeError::Truncated { len: self.offset }.into());
         }
-        let (taken, result) = (piece.len(), take(piece));
-        self.input.consume(taken);
-        self.offset += taken as u64;
-        Ok((taken, result))
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], ReadError> {
-        let mut bytes = [0; N];
-        self.input.read_exact(&mut bytes).map_err(|error| {
-            if error.kind() == io::ErrorKind::UnexpectedEof {
-                DecodeError::Truncated { len: self.offset }.into()
-            } else {
-                ReadError::Io(error)
-            }
-        })?;
         self.offset += N as u64;
         Ok(bytes)
     }
 
     /// Reads an unsigned LEB128 number in its shortest form.
-    fn varint(&mut self) -> Result<u64, ReadError> {
+    pub(crate) fn varint(&mut self) -> Result<u64, ReadError> {
         let malformed = DecodeError::MalformedNumber {
             offset: self.offset,
         };
@@ -330,21 +314,119 @@ impl<R: BufRead> DeltaReader<R> {
     }
 }
 
+/// Reads one encoded delta, operation by operation.
+#[derive(Debug)]
+pub(crate) struct DeltaReader<R> {
+    reader: Reader<R>,
+    basis: Option<BasisId>,
+}
+
+impl<R: BufRead> DeltaReader<R> {
+    /// Reads and checks the head of a delta.
+    pub(crate) fn start(input: R) -> Result<Self, ReadError> {
+        let mut reader = Reader::new(input);
+        check_magic(reader.array()?, Artefact::Delta)?;
+        let offset = reader.offset();
+        let basis = match reader.array()? {
+            [NO_BASIS] => None,
+            [BASIS] => {
+                let len = reader.varint()?;
+                let block_size = u32::try_from(reader.varint()?).unwrap_or(u32::MAX);
+                Some(BasisId {
+                    len,
+                    block_size: BlockSize::try_from(block_size).map_err(DecodeError::BlockSize)?,
+                    seed: Seed(u64::from_be_bytes(reader.array()?)),
+                    fingerprint: u32::from_be_bytes(reader.array()?),
+                })
+            }
+            [tag] => return Err(DecodeError::UnknownBasis { tag, offset }.into()),
+        };
+        Ok(Self { reader, basis })
+    }
+
+    /// The basis that the delta is for, unless it needs none.
+    pub(crate) const fn basis(&self) -> Option<BasisId> {
+        self.basis
+    }
+
+    /// Reads the head of the next operation; the literal before it must have been taken.
+    pub(crate) fn head(&mut self) -> Result<OpHead, ReadError> {
+        let reader = &mut self.reader;
+        let offset = reader.offset();
+        let [tag] = reader.array()?;
+        match tag {
+            TAG_END => Ok(OpHead::End {
+                target_len: reader.varint()?,
+                digest: Digest::from_bytes(reader.array()?),
+            }),
+            TAG_COPY if self.basis.is_none() => {
+                Err(DecodeError::CopyWithoutBasis { offset }.into())
+            }
+            TAG_COPY => {
+                let (from, len) = (reader.varint()?, reader.varint()?);
+                if len == 0 {
+                    return Err(DecodeError::EmptyOp { offset }.into());
+                }
+                Ok(OpHead::Copy { offset: from, len })
+            }
+            TAG_LITERAL => {
+                let len = reader.varint()?;
+                match usize::try_from(len) {
+                    Ok(0) => Err(DecodeError::EmptyOp { offset }.into()),
+                    Ok(len) if len <= MAX_LITERAL => Ok(OpHead::Literal { len }),
+                    _ => Err(DecodeError::LiteralTooLong { len, offset }.into()),
+                }
+            }
+            tag => Err(DecodeError::UnknownOp { tag, offset }.into()),
+        }
+    }
+
+    /// How many bytes were read.
+    pub(crate) const fn offset(&self) -> u64 {
+        self.reader.offset()
+    }
+
+    /// Reads some of a literal's bytes, at least one and at most `len`, and gives them to `take`.
+    pub(crate) fn literal<T>(
+        &mut self,
+        len: usize,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Result<(usize, T), ReadError> {
+        let ready = loop {
+            match self.reader.input.fill_buf() {
+                Ok(ready) => break ready,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(ReadError::Io(error)),
+            }
+        };
+        let piece = &ready[..len.min(ready.len())];
+        if piece.is_empty() {
+            let len = self.reader.offset;
+            return Err(DecodeError::Truncated { len }.into());
+        }
+        let (taken, result) = (piece.len(), take(piece));
+        self.reader.input.consume(taken);
+        self.reader.offset += taken as u64;
+        Ok((taken, result))
+    }
+}
+
 impl<'t> DeltaReader<&'t [u8]> {
     /// Borrows the bytes of a literal.
     pub(crate) fn borrow(&mut self, len: usize) -> Result<&'t [u8], DecodeError> {
-        let Some((bytes, rest)) = self.input.split_at_checked(len) else {
-            let len = self.offset + self.input.len() as u64;
+        let reader = &mut self.reader;
+        let Some((bytes, rest)) = reader.input.split_at_checked(len) else {
+            let len = reader.offset + reader.input.len() as u64;
             return Err(DecodeError::Truncated { len });
         };
-        self.input = rest;
-        self.offset += len as u64;
+        reader.input = rest;
+        reader.offset += len as u64;
         Ok(bytes)
     }
 
     /// Checks that nothing follows.
     pub(crate) const fn expect_end(&self) -> Result<(), DecodeError> {
-        let len = self.input.len() as u64;
+        let len = self.reader.input.len() as u64;
         if len == 0 {
             Ok(())
         } else {
@@ -356,11 +438,15 @@ impl<'t> DeltaReader<&'t [u8]> {
 const TAG_END: u8 = 0;
 const TAG_COPY: u8 = 1;
 const TAG_LITERAL: u8 = 2;
-const END_LEN: usize = 1 + size_of::<u64>() + Digest::LEN;
+
+/// Whether a delta has a basis.
+const NO_BASIS: u8 = 0;
+const BASIS: u8 = 1;
+
 /// The longest LEB128 form of 64 bits.
 const MAX_VARINT: usize = 10;
 
-fn write_varint(mut number: u64, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn write_varint(mut number: u64, out: &mut impl Write) -> io::Result<()> {
     loop {
         let [low, ..] = number.to_le_bytes();
         number >>= 7;
@@ -378,10 +464,7 @@ mod tests {
     use super::*;
 
     fn read(bytes: &[u8]) -> Result<u64, Option<DecodeError>> {
-        let mut reader = DeltaReader {
-            input: bytes,
-            offset: 0,
-        };
+        let mut reader = Reader::new(bytes);
         reader.varint().map_err(|error| match error {
             ReadError::Io(_) => None,
             ReadError::Malformed(error) => Some(error),

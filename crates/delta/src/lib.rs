@@ -33,6 +33,8 @@
 //! The crate opens no files, reads no clock, makes no random numbers and knows nothing of async: what
 //! it needs is passed in.
 
+mod anchor;
+mod basis;
 mod block;
 mod diff;
 mod digest;
@@ -43,13 +45,14 @@ mod op;
 mod patch;
 mod search;
 mod signature;
+mod simd;
 mod strong;
 mod weak;
 
 pub use block::{BlockSize, BlockSizeError};
-pub use diff::{DiffError, DiffSummary, diff, diff_read};
-pub use digest::Digest;
-pub use encoding::DecodeError;
+pub use diff::{DiffError, DiffOptions, DiffSummary, diff, diff_read, diff_read_with, diff_with};
+pub use digest::{Digest, DigestReader};
+pub use encoding::{DecodeError, ReadError};
 pub use op::{Delta, Op};
 pub use patch::{PatchError, PatchSummary, patch, patch_read};
 pub use signature::{Signature, SignatureError, SignatureOptions};

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use crate::{
     DecodeError, Digest, PatchError,
+    basis::BasisId,
     encoding::{DeltaReader, DeltaWriter, OpHead, ReadError, Written},
 };
 
@@ -44,23 +45,42 @@ impl Op<'_> {
 /// # Encoding
 ///
 /// It ends itself, so a reader can take it out of a longer stream without knowing its length. A
-/// *number* is unsigned LEB128 in its shortest form, at most ten bytes.
+/// *number* is unsigned LEB128 in its shortest form, at most ten bytes; the other integers are
+/// big-endian.
 ///
 /// ```text
-/// "PWD"  version, 1
+/// "PWD"  version, 2
+/// 00                                              it needs no basis, and has no copies, or
+/// 01  length: number  block size: number          it is for the basis of this signature
+///     seed: 8 bytes  fingerprint: 4 bytes
 /// any number of operations:
 ///     01  offset: number  length: number          copy from the basis
 ///     02  length: number  bytes                   literal, 1 to 65 536 bytes
-/// 00  target length: u64 big-endian  BLAKE3 of the target: 32 bytes
+/// 00  target length: number  BLAKE3 of the target: 32 bytes
 /// ```
+///
+/// The fingerprint is the first four bytes of the XXH3-128 of the strong hashes of all blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delta<'t> {
+    pub(crate) basis: Option<BasisId>,
     pub(crate) ops: Vec<Op<'t>>,
     pub(crate) target_len: u64,
     pub(crate) digest: Digest,
 }
 
 impl<'t> Delta<'t> {
+    /// The delta that makes `target` of any basis: the whole of it as literals. This is what to send
+    /// after [`PatchError::Mismatch`] and [`PatchError::WrongBasis`].
+    #[must_use]
+    pub fn whole(target: &'t [u8]) -> Self {
+        Self {
+            basis: None,
+            ops: literals(target).collect(),
+            target_len: target.len() as u64,
+            digest: Digest::of(target),
+        }
+    }
+
     /// The operations, in the order of the target.
     #[must_use]
     pub fn ops(&self) -> &[Op<'t>] {
@@ -108,7 +128,7 @@ impl<'t> Delta<'t> {
     ///
     /// What `out` says.
     pub fn write(&self, out: impl Write) -> io::Result<u64> {
-        let mut writer = DeltaWriter::start(out)?;
+        let mut writer = DeltaWriter::start(out, self.basis.as_ref())?;
         for op in &self.ops {
             writer.op(*op)?;
         }
@@ -135,6 +155,7 @@ impl<'t> Delta<'t> {
                     OpHead::End { target_len, digest } if target_len == actual => {
                         reader.expect_end()?;
                         return Ok(Delta {
+                            basis: reader.basis(),
                             ops,
                             target_len,
                             digest,
@@ -165,10 +186,52 @@ impl<'t> Delta<'t> {
     ///
     /// # Errors
     ///
-    /// [`PatchError::TooLong`] if the target is over `max_len` bytes, [`PatchError::CopyOutside`] if
-    /// an operation copies what the basis doesn't have, and [`PatchError::Mismatch`] if the result
-    /// is not the target: see there for what to do.
+    /// As [`Delta::apply_into`].
     pub fn apply(&self, basis: &[u8], max_len: u64) -> Result<Vec<u8>, PatchError> {
-        crate::patch::apply(self, basis, max_len)
+        let mut target = Vec::new();
+        self.apply_into(basis, max_len, &mut target)?;
+        Ok(target)
     }
+
+    /// Applies the delta to its basis into `target`, whose content is replaced and whose memory is
+    /// used again, and checks the result against [`Delta::digest`].
+    ///
+    /// After an error `target` is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`PatchError::TooLong`] if the target is over `max_len` bytes, [`PatchError::CopyOutside`] if
+    /// an operation copies what the basis doesn't have, [`PatchError::WrongBasis`] if the delta is
+    /// for another basis, and [`PatchError::Mismatch`] if the result is not the target: see there
+    /// for what to do.
+    pub fn apply_into(
+        &self,
+        basis: &[u8],
+        max_len: u64,
+        target: &mut Vec<u8>,
+    ) -> Result<(), PatchError> {
+        target.clear();
+        let result = crate::patch::apply(self, basis, max_len, target);
+        if result.is_err() {
+            target.clear();
+        }
+        result
+    }
+
+    /// Applies the delta to its basis and writes the target to `out`, straight from basis and
+    /// literals, without a buffer between.
+    ///
+    /// The output is checked as a whole: **after an error, throw away what was written.**
+    ///
+    /// # Errors
+    ///
+    /// As [`Delta::apply_into`], and [`PatchError::WriteTarget`].
+    pub fn apply_to(&self, basis: &[u8], max_len: u64, out: impl Write) -> Result<(), PatchError> {
+        crate::patch::apply_to(self, basis, max_len, out)
+    }
+}
+
+/// Bytes as literal operations.
+pub(crate) fn literals(bytes: &[u8]) -> impl Iterator<Item = Op<'_>> {
+    bytes.chunks(MAX_LITERAL).map(Op::Literal)
 }

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 
 use crate::{
     DecodeError, Delta, Digest, Op,
+    basis::BasisId,
     encoding::{DeltaReader, OpHead, ReadError},
 };
 
@@ -69,12 +70,17 @@ pub enum PatchError {
         /// The length of the target.
         len: u64,
     },
-    /// The result is not the target, and must be thrown away.
+    /// The delta is for another basis, or the basis has changed since its signature was made: begin
+    /// anew with a signature, or send [`Delta::whole`].
+    #[error("the delta is for another basis, or the basis has changed since")]
+    WrongBasis,
+    /// The result is not the target, although the basis is the right one, and must be thrown away.
     ///
-    /// The basis is not the one the signature was made of, or two different blocks had the same hash
-    /// under its seed. Either way another delta from the same signature fails too: send the target
-    /// whole.
-    #[error("the result has the digest {actual} instead of {expected}: send the target whole")]
+    /// Two different blocks had the same hash under the signature's seed, or the delta was damaged.
+    /// Another delta from the same signature may fail too: send [`Delta::whole`].
+    #[error(
+        "the result has the digest {actual} instead of {expected}, by a collision of hashes or a damaged delta: send the target whole"
+    )]
     Mismatch {
         /// The digest of the target.
         expected: Digest,
@@ -107,7 +113,7 @@ pub fn patch(basis: &[u8], delta: &[u8], max_len: u64) -> Result<Vec<u8>, PatchE
 /// Applies an encoded delta, which need not be trusted, and writes the target to `out`.
 ///
 /// From `delta` exactly the delta's bytes are consumed, whatever follows them; of `basis`, any part
-/// may be read. Memory: 64 KiB.
+/// may be read. Memory: 256 KiB, or a block where a failure is looked into.
 ///
 /// The output is checked as a whole: **after an error, throw away what was written.**
 ///
@@ -125,6 +131,9 @@ pub fn patch_read(
         .map_err(|source| PatchError::ReadBasis { offset: 0, source })?;
     let mut basis_at = basis_len;
     let mut reader = DeltaReader::start(delta)?;
+    if reader.basis().is_some_and(|id| id.len != basis_len) {
+        return Err(PatchError::WrongBasis);
+    }
     let mut output = Output {
         out,
         digest: blake3::Hasher::new(),
@@ -175,7 +184,10 @@ pub fn patch_read(
                         actual: written,
                     }));
                 }
-                check_digest(digest, output.digest.finalize().into())?;
+                let actual = output.digest.finalize().into();
+                verify(reader.basis(), digest, actual, || {
+                    basis.seek(SeekFrom::Start(0)).map(|_| &mut basis)
+                })?;
                 return Ok(PatchSummary {
                     target_len,
                     digest,
@@ -187,33 +199,95 @@ pub fn patch_read(
     }
 }
 
-pub(crate) fn apply(delta: &Delta<'_>, basis: &[u8], max_len: u64) -> Result<Vec<u8>, PatchError> {
+/// Applies a delta into an empty vector.
+pub(crate) fn apply(
+    delta: &Delta<'_>,
+    basis: &[u8],
+    max_len: u64,
+    target: &mut Vec<u8>,
+) -> Result<(), PatchError> {
+    let len = check(delta, basis, max_len)?;
+    usize::try_from(len)
+        .ok()
+        .and_then(|len| target.try_reserve_exact(len).ok())
+        .ok_or(PatchError::OutOfMemory { len })?;
+    // Hashed while it is in the cache still, but not in the small pieces it comes in.
+    let mut hasher = blake3::Hasher::new();
+    let mut hashed = 0;
+    for op in delta.ops() {
+        let mut rest = source(op, basis)?;
+        while let Some((piece, behind)) = rest.split_at_checked(HASHED.min(rest.len()))
+            && !piece.is_empty()
+        {
+            target.extend_from_slice(piece);
+            rest = behind;
+            let ready = (target.len() - hashed) / HASHED * HASHED;
+            hasher.update(&target[hashed..hashed + ready]);
+            hashed += ready;
+        }
+    }
+    hasher.update(&target[hashed..]);
+    verify(
+        delta.basis,
+        delta.digest(),
+        hasher.finalize().into(),
+        || Ok(basis),
+    )
+}
+
+/// Applies a delta to a basis in memory, straight into a writer.
+pub(crate) fn apply_to(
+    delta: &Delta<'_>,
+    basis: &[u8],
+    max_len: u64,
+    out: impl Write,
+) -> Result<(), PatchError> {
+    check(delta, basis, max_len)?;
+    let mut output = Output {
+        out,
+        digest: blake3::Hasher::new(),
+    };
+    for op in delta.ops() {
+        for piece in source(op, basis)?.chunks(WRITTEN) {
+            output.write(piece)?;
+        }
+    }
+    let actual = output.digest.finalize().into();
+    verify(delta.basis, delta.digest(), actual, || Ok(basis))
+}
+
+/// Checks what can be known before anything is written, and gives the length of the target.
+fn check(delta: &Delta<'_>, basis: &[u8], max_len: u64) -> Result<u64, PatchError> {
+    if delta.basis.is_some_and(|id| id.len != basis.len() as u64) {
+        return Err(PatchError::WrongBasis);
+    }
     let len = delta.target_len();
     if len > max_len {
         return Err(PatchError::TooLong { len, max_len });
     }
     for op in delta.ops() {
-        if let Op::Copy { offset, len } = *op {
-            slice(basis, offset, len)?;
-        }
+        source(op, basis)?;
     }
-    let mut target = Vec::new();
-    usize::try_from(len)
-        .ok()
-        .and_then(|len| target.try_reserve_exact(len).ok())
-        .ok_or(PatchError::OutOfMemory { len })?;
-    for op in delta.ops() {
-        target.extend_from_slice(match *op {
-            Op::Copy { offset, len } => slice(basis, offset, len)?,
-            Op::Literal(bytes) => bytes,
-        });
-    }
-    check_digest(delta.digest(), Digest::of(&target))?;
-    Ok(target)
+    Ok(len)
 }
 
+/// The bytes that an operation makes.
+fn source<'t>(op: &Op<'t>, basis: &'t [u8]) -> Result<&'t [u8], PatchError> {
+    match *op {
+        Op::Copy { offset, len } => slice(basis, offset, len),
+        Op::Literal(bytes) => Ok(bytes),
+    }
+}
+
+/// How much of the target is hashed at a time: much enough for all lanes of BLAKE3, and little enough
+/// to be in the cache still.
+const HASHED: usize = 64 << 10;
+
+/// How much is written at a time from memory.
+const WRITTEN: usize = 1 << 20;
+
 /// How much of the basis is read at a time.
-const BUFFER: usize = 64 << 10;
+const BUFFER: usize = 256 << 10;
 
 /// The target as it is written, with its digest so far.
 struct Output<W> {
@@ -258,10 +332,22 @@ fn copy_end(offset: u64, len: u64, basis_len: u64) -> Result<u64, PatchError> {
     })
 }
 
-fn check_digest(expected: Digest, actual: Digest) -> Result<(), PatchError> {
+/// Checks the result, and if it is wrong, whether that is the basis' fault.
+fn verify<R: Read>(
+    basis_id: Option<BasisId>,
+    expected: Digest,
+    actual: Digest,
+    basis: impl FnOnce() -> io::Result<R>,
+) -> Result<(), PatchError> {
     if expected == actual {
-        Ok(())
-    } else {
-        Err(PatchError::Mismatch { expected, actual })
+        return Ok(());
     }
+    if let Some(id) = basis_id {
+        let is_right = basis().and_then(|basis| id.is(basis));
+        let is_right = is_right.map_err(|source| PatchError::ReadBasis { offset: 0, source })?;
+        if !is_right {
+            return Err(PatchError::WrongBasis);
+        }
+    }
+    Err(PatchError::Mismatch { expected, actual })
 }

@@ -1,9 +1,13 @@
 //! The search for the blocks of a basis in a target.
 
+use std::sync::OnceLock;
+
 use crate::{
     Signature,
-    index::{self, Index},
-    strong::Strong,
+    anchor::{ANCHORS, Finder, ISOLATION, KEY_LEN, Keys, Layout, STEP},
+    index::Index,
+    simd::{self, WORD},
+    strong::{Strong, StrongHasher},
     weak::Weak,
 };
 
@@ -18,59 +22,172 @@ pub(crate) struct Match {
     pub(crate) len: usize,
 }
 
+/// A signature with what it takes to find its blocks; searches in several threads share it.
+#[derive(Debug)]
+pub(crate) struct Blocks<'s> {
+    signature: &'s Signature,
+    hasher: StrongHasher,
+    keys: Keys,
+    /// Made when it is first needed, which for an unchanged target it isn't.
+    index: OnceLock<Index>,
+}
+
+impl<'s> Blocks<'s> {
+    pub(crate) fn new(signature: &'s Signature) -> Self {
+        Self {
+            signature,
+            hasher: StrongHasher::new(signature.seed()),
+            keys: Keys::new(signature.seed()),
+            index: OnceLock::new(),
+        }
+    }
+
+    pub(crate) const fn block_len(&self) -> usize {
+        self.signature.block_size().len()
+    }
+
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| Index::new(self.signature))
+    }
+
+    /// Whether the basis' block is what `bytes` begin with, and how long it is.
+    #[inline]
+    pub(crate) fn test(&self, block: usize, bytes: &[u8]) -> Option<usize> {
+        let strong = self.signature.blocks().get(block)?.strong;
+        let len = if block < self.signature.full_blocks() {
+            self.block_len()
+        } else {
+            self.signature.short_len()
+        };
+        (self.hasher.hash(bytes.get(..len)?) == strong).then_some(len)
+    }
+
+    /// The block that begins at this place of the basis, if `bytes` begin with it.
+    pub(crate) fn at_offset(&self, offset: u64, bytes: &[u8]) -> Option<Match> {
+        let block_len = self.block_len() as u64;
+        let block = usize::try_from(offset / block_len).ok()?;
+        let len = self
+            .test(block, bytes)
+            .filter(|_| offset.is_multiple_of(block_len))?;
+        Some(Match { at: 0, offset, len })
+    }
+
+    pub(crate) const fn offset(&self, block: usize) -> u64 {
+        block as u64 * self.signature.block_size().get() as u64
+    }
+}
+
 /// Finds the blocks of a basis in a target that passes by in a window.
 ///
-/// In this order, at each place of the target:
+/// At each place of the target, in this order:
 ///
-/// 1. the block after the one that matched last: unchanged stretches cost one strong hash per byte;
-/// 2. where that fails, the blocks a little later on the same diagonal. An edit that moves nothing is
-///    bridged so, and only the gap is searched by 3, for blocks that fit into it whole;
-/// 3. every position, by rolling the weak hash along (Tridgell 1999, chapter 3);
-/// 4. at the end of the target, the short last block of the basis.
+/// 1. the block after the one that matched last: unchanged stretches cost one strong hash a byte;
+/// 2. any block with the hash just computed: blocks that moved by a multiple of their size;
+/// 3. one block later, the block after the expected one: a change that moves nothing;
+/// 4. every anchor of what follows: blocks that moved by any distance, at the price of selecting
+///    positions;
+/// 5. where a block's length has no anchor, every position, by rolling the weak hash along (Tridgell
+///    1999, chapter 3), for blocks that have no anchor either. Small blocks have none at all;
+/// 6. at the end of the target, the short last block of the basis.
 ///
 /// What is found depends on the target alone, not on where the windows were cut: nothing is decided
-/// until [`Search::look_ahead`] bytes are in view, or the end is.
+/// until enough bytes are in view ([`Search::VIEW`]), or the end is.
 #[derive(Debug)]
 pub(crate) struct Search<'s> {
-    signature: &'s Signature,
-    index: Index,
-    /// Where to search on, in the window.
+    blocks: &'s Blocks<'s>,
+    /// No match begins before this place of the window.
     at: usize,
     /// How much of the target came before the window.
     before: u64,
-    /// The block that may follow the last match.
-    expected: Option<usize>,
-    /// A match on the diagonal, while the gap before it is searched.
-    beyond: Option<(usize, Match)>,
+    state: State,
+    /// What finds anchors, where blocks have any.
+    anchored: Option<Box<Anchored>>,
     /// What the strong hash was computed over in vain, in bytes.
     false_alarms: u64,
 }
 
-/// How many blocks ahead the diagonal is tried after a mismatch.
-const DIAGONAL: [usize; 5] = [1, 2, 3, 4, 8];
+#[derive(Debug)]
+enum State {
+    /// This block may come next.
+    Expect(usize),
+    /// Another than this block came, with this hash.
+    Missed(usize, Strong),
+    /// Nothing is known of what comes.
+    Scan(Scan),
+}
 
-/// How many bytes rolled positions may hash in vain: some, and then so many per byte of the target.
-/// Honest data stays far below. On data made for it, where most positions fit a block's weak hash
-/// but none its strong hash, the search turns linear and what it skips is sent as a literal.
-const FALSE_ALARM_FLOOR: u64 = 16 << 20;
-const FALSE_ALARMS_PER_BYTE: u64 = 16;
+/// How far a search for anchors and weak hashes has come.
+#[derive(Debug)]
+struct Scan {
+    /// Positions before are searched for anchors.
+    cursor: usize,
+    /// How many positions to search at once next; 0 if none was searched yet.
+    step: usize,
+    /// Blocks without anchor that begin before are searched.
+    roll: usize,
+}
 
-impl<'s> Search<'s> {
-    pub(crate) fn new(signature: &'s Signature) -> Self {
+impl Scan {
+    const fn new(at: usize) -> Self {
         Self {
-            signature,
-            index: Index::new(signature),
-            at: 0,
-            before: 0,
-            expected: Some(0),
-            beyond: None,
-            false_alarms: 0,
+            cursor: at,
+            step: 0,
+            roll: at,
         }
     }
+}
 
-    /// How many bytes must be in view for a decision, unless the end of the target is.
-    pub(crate) const fn look_ahead(&self) -> usize {
-        (DIAGONAL[DIAGONAL.len() - 1] + 1) * self.signature.block_size().len()
+/// What a search needs where blocks have anchors.
+#[derive(Debug)]
+struct Anchored {
+    layout: Layout,
+    finder: Finder,
+    promises: [Promise; ANCHORS],
+}
+
+impl Anchored {
+    fn new(layout: Layout) -> Box<Self> {
+        Box::new(Self {
+            layout,
+            finder: layout.finder(),
+            promises: [Promise::default(); ANCHORS],
+        })
+    }
+}
+
+/// An anchor that may lead to a block.
+#[derive(Debug, Clone, Copy, Default)]
+struct Promise {
+    anchor: usize,
+    key: u32,
+    /// A block without anchor that ends after it begins here at the earliest.
+    roll: usize,
+}
+
+/// After a change the next match is often near; later ever more positions are searched at once.
+const FIRST_STEP: usize = STEP / 4;
+
+/// How many bytes may be hashed in vain where an anchor or a weak hash gives hope: some, and then so
+/// many per byte of the target. Honest data stay far below. On data made for it, where most
+/// positions promise a block and none holds it, the search stays linear, and what it skips is sent
+/// as a literal.
+const FALSE_ALARM_FLOOR: u64 = 4 << 20;
+const FALSE_ALARMS_PER_BYTE: u64 = 4;
+
+impl<'s> Search<'s> {
+    /// How many blocks must be in view for a decision, before and behind the place it is made for.
+    pub(crate) const VIEW: usize = 2;
+
+    /// A search that begins at this place, where a block may be expected.
+    pub(crate) fn new(blocks: &'s Blocks<'s>, at: usize, expected: usize) -> Self {
+        Self {
+            anchored: Layout::of(blocks.signature.block_size()).map(Anchored::new),
+            blocks,
+            at,
+            before: 0,
+            state: State::Expect(expected),
+            false_alarms: 0,
+        }
     }
 
     /// How far into the window the search has come: no match begins before.
@@ -79,134 +196,279 @@ impl<'s> Search<'s> {
     }
 
     /// Takes notice that the first `len` bytes of the window, all searched, are gone.
-    pub(crate) fn advance_window(&mut self, len: usize) {
+    pub(crate) const fn advance_window(&mut self, len: usize) {
         self.at -= len;
         self.before += len as u64;
-        if let Some((_, beyond)) = &mut self.beyond {
-            beyond.at -= len;
+        if let State::Scan(scan) = &mut self.state {
+            scan.cursor -= len;
+            scan.roll -= len;
         }
     }
 
-    /// Finds the next match in `window`, of one block; `at_end` says that the target ends with it.
+    /// Finds the next match in `window`; `at_end` says that the target ends with it.
     ///
-    /// `None` means that it needs to see more, or if `at_end`, that there is no other match.
+    /// `None` means that it needs to see more, or if `at_end`, that there is no other match. Matches
+    /// that continue one another may come one by one.
     pub(crate) fn next_match(&mut self, window: &[u8], at_end: bool) -> Option<Match> {
-        let decidable = if at_end {
-            window.len()
-        } else {
-            window.len().saturating_sub(self.look_ahead())
-        };
-        while self.at < decidable {
-            let limit = self.beyond.map_or(window.len(), |(_, found)| found.at);
-            if let Some(block) = self.expected.take() {
-                if let Some(found) = self.test(block, &window[..limit], self.at) {
-                    return Some(self.accept(block, found));
+        loop {
+            match &mut self.state {
+                State::Expect(block) => {
+                    let block = *block;
+                    let found = self.run(block, window, at_end);
+                    if found.is_some() {
+                        return found;
+                    }
+                    if matches!(self.state, State::Expect(_)) {
+                        return None;
+                    }
                 }
-                if self.beyond.is_none() {
-                    self.beyond = self.test_diagonal(block, window);
-                    continue;
+                State::Missed(block, strong) => {
+                    let (block, strong) = (*block, *strong);
+                    let index = self.blocks.index();
+                    if let Some(found) = index.block(self.blocks.signature, strong) {
+                        return Some(self.accept(self.at, found));
+                    }
+                    let after = self.at + self.blocks.block_len();
+                    self.state = match self.blocks.test(block + 1, &window[after..]) {
+                        Some(_) => {
+                            self.at = after;
+                            State::Expect(block + 1)
+                        }
+                        None => State::Scan(Scan::new(self.at)),
+                    };
+                }
+                State::Scan(_) if at_end && window.len() < self.at + self.blocks.block_len() => {
+                    return self.tail(window);
+                }
+                State::Scan(scan) => {
+                    let scan = std::mem::replace(scan, Scan::new(0));
+                    let found = match self.anchored.take() {
+                        Some(mut anchored) => {
+                            let found = self.scan(scan, &mut anchored, window, at_end);
+                            self.anchored = Some(anchored);
+                            found
+                        }
+                        None => self.scan_small(scan, window),
+                    };
+                    return match found {
+                        Some((at, block)) => Some(self.accept(at, block)),
+                        None if at_end => self.tail(window),
+                        None => None,
+                    };
                 }
             }
-            if let Some((block, found)) = self.roll(&window[..limit], decidable) {
-                return Some(self.accept(block, found));
-            }
-            if self.at + self.block_len() <= limit {
-                // All positions that can be decided were.
-                return None;
-            }
-            return match self.beyond.take() {
-                Some((block, found)) => Some(self.accept(block, found)),
-                None => self.test_tail(window),
-            };
         }
-        None
     }
 
-    fn accept(&mut self, block: usize, found: Match) -> Match {
-        self.at = found.at + found.len;
-        self.expected = Some(block + 1);
-        found
-    }
-
-    /// Tests whether the basis' block is at this place.
-    fn test(&self, block: usize, window: &[u8], at: usize) -> Option<Match> {
-        let hashes = self.signature.blocks().get(block)?;
-        let found = self.found(block, at);
-        let bytes = window.get(at..)?.get(..found.len)?;
-        (Strong::of(bytes, self.signature.seed()) == hashes.strong).then_some(found)
-    }
-
-    fn test_diagonal(&self, block: usize, window: &[u8]) -> Option<(usize, Match)> {
-        DIAGONAL.into_iter().find_map(|ahead| {
-            let block = block + ahead;
-            let at = self.at + ahead * self.block_len();
-            Some((block, self.test(block, window, at)?))
+    /// Follows the target for as long as the expected blocks come.
+    fn run(&mut self, mut block: usize, window: &[u8], at_end: bool) -> Option<Match> {
+        let start = self.at;
+        let offset = self.blocks.offset(block);
+        let signature = self.blocks.signature;
+        let block_len = self.blocks.block_len();
+        self.state = loop {
+            let rest = &window[self.at..];
+            if !at_end && rest.len() < Self::VIEW * block_len {
+                break State::Expect(block);
+            }
+            if block == signature.full_blocks()
+                && let Some(len) = self.blocks.test(block, rest)
+            {
+                self.at += len;
+                break State::Scan(Scan::new(self.at));
+            }
+            let Some(bytes) = rest.get(..block_len) else {
+                break State::Scan(Scan::new(self.at));
+            };
+            simd::prefetch(rest, block_len);
+            let strong = self.blocks.hasher.hash(bytes);
+            let expected = signature.blocks()[..signature.full_blocks()].get(block);
+            if expected.is_none_or(|expected| expected.strong != strong) {
+                break State::Missed(block, strong);
+            }
+            self.at += block_len;
+            block += 1;
+        };
+        let len = self.at - start;
+        (len > 0).then_some(Match {
+            at: start,
+            offset,
+            len,
         })
     }
 
-    /// Tests the short last block at the end of the target; nothing is left to search then.
-    fn test_tail(&mut self, target: &[u8]) -> Option<Match> {
-        let start = target.len().checked_sub(self.signature.short_len());
-        let from = self.at;
-        self.at = target.len();
-        let start = start.filter(|start| *start >= from && *start < target.len())?;
-        self.test(self.signature.full_blocks(), target, start)
+    /// Goes on after a full-sized block.
+    fn accept(&mut self, at: usize, block: usize) -> Match {
+        let len = self.blocks.block_len();
+        self.at = at + len;
+        self.state = State::Expect(block + 1);
+        Match {
+            at,
+            offset: self.blocks.offset(block),
+            len,
+        }
     }
 
-    /// Rolls along `window` for a block that fits into it whole, over positions before `decidable`.
-    fn roll(&mut self, window: &[u8], decidable: usize) -> Option<(usize, Match)> {
-        let rest = window.get(self.at..)?;
-        let (first, entering) = rest.split_at_checked(self.block_len())?;
-        let mut weak = Weak::of(first);
-        let mut steps = rest.iter().zip(entering).take(decidable - self.at - 1);
-        let mut at = self.at;
+    /// Searches on for anchors, and for blocks without; gives the place of a block and its number.
+    fn scan(
+        &mut self,
+        mut scan: Scan,
+        anchored: &mut Anchored,
+        window: &[u8],
+        at_end: bool,
+    ) -> Option<(usize, usize)> {
+        let index = self.blocks.index();
+        let block_len = self.blocks.block_len();
+        let (_, last_place) = anchored.layout.places();
+        // What an anchor promises must be in view.
+        let needed = if at_end { KEY_LEN } else { block_len };
+        let end = (window.len() + 1).saturating_sub(needed);
+        if scan.step == 0 {
+            anchored.finder.restart();
+            scan.step = FIRST_STEP;
+        }
         loop {
-            let digest = weak.digest();
-            if self.index.may_have(digest)
-                && let Some(block) = self.probe(digest, window, at)
+            let mut count = end.saturating_sub(scan.cursor).min(scan.step);
+            if !at_end {
+                count -= count % WORD;
+            }
+            if count == 0 {
+                break;
+            }
+            scan.step = STEP.min(2 * scan.step);
+
+            // Nearly every anchor is only looked up in a filter. What is worth more is collected
+            // first, without branches that the processor would guess wrong.
+            let mut promises = 0;
+            let bytes = &window[scan.cursor..];
+            for &anchor in anchored.finder.find(bytes, count) {
+                let Some(key) = bytes[usize::from(anchor)..].first_chunk::<KEY_LEN>() else {
+                    break;
+                };
+                let key = self.blocks.keys.of(key);
+                let anchor = scan.cursor + usize::from(anchor);
+                anchored.promises[promises % ANCHORS] = Promise {
+                    anchor,
+                    key,
+                    roll: scan.roll,
+                };
+                // Where a block's length has no anchor, there may be a block without.
+                let is_gap = index.has_weak() & (scan.roll + last_place < anchor);
+                promises += usize::from(index.may_have_anchor(key) | is_gap);
+                scan.roll = scan.roll.max(anchor + 1 - ISOLATION);
+            }
+            scan.cursor += count;
+            for promise in &anchored.promises[..promises] {
+                let starts = promise.roll..promise.anchor.saturating_sub(last_place);
+                if index.has_weak()
+                    && let Some(found) = self.roll(index, starts, window)
+                {
+                    return Some(found);
+                }
+                for place in index.places(promise.key) {
+                    if let Some(at) = promise.anchor.checked_sub(place)
+                        && let Some(block) = self.probe(index, at, window)
+                    {
+                        return Some((at, block));
+                    }
+                }
+            }
+            let starts = scan.roll..scan.cursor.saturating_sub(last_place);
+            let searched = scan.roll.max(starts.end);
+            if index.has_weak()
+                && let Some(found) = self.roll(index, starts, window)
             {
-                return Some((block, self.found(block, at)));
+                return Some(found);
+            }
+            scan.roll = searched;
+        }
+        self.at = self.at.max(scan.cursor.saturating_sub(block_len));
+        scan.roll = scan.roll.max(self.at);
+        self.state = State::Scan(scan);
+        None
+    }
+
+    /// Searches every position, for blocks that are too small to have anchors.
+    fn scan_small(&mut self, mut scan: Scan, window: &[u8]) -> Option<(usize, usize)> {
+        let index = self.blocks.index();
+        let end = (window.len() + 1).saturating_sub(self.blocks.block_len());
+        let starts = scan.roll..end;
+        let searched = scan.roll.max(end);
+        if index.has_weak()
+            && let Some(found) = self.roll(index, starts, window)
+        {
+            return Some(found);
+        }
+        self.at = searched;
+        scan.roll = searched;
+        scan.cursor = searched;
+        self.state = State::Scan(scan);
+        None
+    }
+
+    /// Searches the positions in `starts`, by their weak hash, for blocks without anchor.
+    fn roll(
+        &mut self,
+        index: &Index,
+        starts: std::ops::Range<usize>,
+        window: &[u8],
+    ) -> Option<(usize, usize)> {
+        let block_len = self.blocks.block_len();
+        let end = starts.end.min((window.len() + 1).saturating_sub(block_len));
+        if starts.start >= end {
+            return None;
+        }
+        let first = &window[starts.start..][..block_len];
+        let mut weak = Weak::of(first);
+        let leaving = &window[starts.start..end - 1];
+        let entering = &window[starts.start + block_len..];
+        let mut steps = leaving.iter().zip(entering);
+        let mut at = starts.start;
+        loop {
+            if index.may_have(weak.digest())
+                && let Some(block) = self.probe(index, at, window)
+            {
+                return Some((at, block));
             }
             at += 1;
-            let Some((leaving, entering)) = steps.next() else {
-                self.at = at;
-                return None;
-            };
+            let (leaving, entering) = steps.next()?;
             weak.roll(*leaving, *entering);
         }
     }
 
-    /// Tests whether the block at this place, which has the weak hash `weak`, is one of the basis.
-    #[cold]
-    fn probe(&mut self, weak: u32, window: &[u8], at: usize) -> Option<usize> {
-        let candidates = self.index.candidates(weak);
+    /// Tests whether a block of the basis is at this place.
+    #[inline(never)]
+    fn probe(&mut self, index: &Index, at: usize, window: &[u8]) -> Option<usize> {
+        let bytes = window.get(at..)?.get(..self.blocks.block_len())?;
         let allowed = FALSE_ALARMS_PER_BYTE * (self.before + at as u64) + FALSE_ALARM_FLOOR;
-        if candidates.is_empty() || self.false_alarms > allowed {
+        if at < self.at || self.false_alarms > allowed {
             return None;
         }
-        let bytes = &window[at..at + self.block_len()];
-        let found = index::find(candidates, Strong::of(bytes, self.signature.seed()));
+        let found = index.block(self.blocks.signature, self.blocks.hasher.hash(bytes));
         if found.is_none() {
             self.false_alarms += bytes.len() as u64;
         }
         found
     }
 
-    fn found(&self, block: usize, at: usize) -> Match {
-        let len = if block < self.signature.full_blocks() {
-            self.block_len()
-        } else {
-            self.signature.short_len()
-        };
-        Match {
-            at,
-            offset: block as u64 * u64::from(self.signature.block_size().get()),
-            len,
+    /// Tests the short last block at the end of the target; nothing is left to search then.
+    fn tail(&mut self, target: &[u8]) -> Option<Match> {
+        let from = self.at;
+        self.at = target.len();
+        self.state = State::Scan(Scan::new(self.at));
+        let start = target
+            .len()
+            .checked_sub(self.blocks.signature.short_len())?;
+        if start < from || start == target.len() {
+            return None;
         }
-    }
-
-    fn block_len(&self) -> usize {
-        self.signature.block_size().len()
+        let block = self.blocks.signature.full_blocks();
+        let len = self.blocks.test(block, &target[start..])?;
+        Some(Match {
+            at: start,
+            offset: self.blocks.offset(block),
+            len,
+        })
     }
 }
 
@@ -222,7 +484,7 @@ mod tests {
     fn signature(basis: &[u8]) -> Signature {
         let options = SignatureOptions {
             block_size: Some(BlockSize::try_from(BlockSize::MIN).unwrap()),
-            seed: Seed(1),
+            ..SignatureOptions::new(Seed(1))
         };
         Signature::of(basis, options)
     }
@@ -237,11 +499,18 @@ mod tests {
         std::iter::repeat_with(step).take(len).collect()
     }
 
+    /// The blocks that are found: where in the target, and where in the basis.
     fn matches(basis: &[u8], target: &[u8]) -> Vec<(usize, u64)> {
         let signature = signature(basis);
-        let mut search = Search::new(&signature);
+        let blocks = Blocks::new(&signature);
+        let mut search = Search::new(&blocks, 0, 0);
         let found = std::iter::from_fn(|| search.next_match(target, true));
-        found.map(|found| (found.at, found.offset)).collect()
+        found.flat_map(|found| single(found, 0)).collect()
+    }
+
+    fn single(found: Match, start: usize) -> impl Iterator<Item = (usize, u64)> {
+        let steps = (0..found.len).step_by(BLOCK);
+        steps.map(move |step| (start + found.at + step, found.offset + step as u64))
     }
 
     #[test]
@@ -308,13 +577,14 @@ mod tests {
 
     fn matches_in_windows(basis: &[u8], target: &[u8], step: usize) -> Vec<(usize, u64)> {
         let signature = signature(basis);
-        let mut search = Search::new(&signature);
+        let blocks = Blocks::new(&signature);
+        let mut search = Search::new(&blocks, 0, 0);
         let mut all = Vec::new();
         let (mut start, mut end) = (0, 0);
         loop {
             end = target.len().min(end + step);
             while let Some(found) = search.next_match(&target[start..end], end == target.len()) {
-                all.push((start + found.at, found.offset));
+                all.extend(single(found, start));
             }
             if end == target.len() {
                 return all;
@@ -340,8 +610,9 @@ mod tests {
             .collect();
         let target = vec![5; 4 << 20];
         let signature = signature(&basis);
-        let mut search = Search::new(&signature);
-        assert!(search.index.may_have(Weak::of(&target[..BLOCK]).digest()));
+        let blocks = Blocks::new(&signature);
+        let mut search = Search::new(&blocks, 0, 0);
+        assert!(blocks.index().may_have(Weak::of(&target[..BLOCK]).digest()));
         assert_eq!(search.next_match(&target, true), None);
         let allowed = FALSE_ALARM_FLOOR + FALSE_ALARMS_PER_BYTE * target.len() as u64;
         assert!(
@@ -351,7 +622,7 @@ mod tests {
         assert!(search.false_alarms <= allowed + BLOCK as u64);
 
         let whole = search.false_alarms;
-        let mut search = Search::new(&signature);
+        let mut search = Search::new(&blocks, 0, 0);
         assert_eq!(search.next_match(&target[..1 << 20], false), None);
         let searched = search.position();
         search.advance_window(searched);

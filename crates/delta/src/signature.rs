@@ -1,39 +1,49 @@
 //! Signatures: what one end tells the other about its basis.
 
-use std::io::{self, Read};
-
-use crate::{
-    BlockSize, DecodeError, Digest, Seed,
-    encoding::{Artefact, check_magic},
-    strong::Strong,
-    weak::Weak,
+use std::{
+    io::{self, Read, Write},
+    num::{NonZeroU16, NonZeroUsize},
 };
 
+use crate::{
+    BlockSize, DecodeError, ReadError, Seed,
+    anchor::Layout,
+    encoding::{Artefact, Reader, check_magic},
+    strong::Strong,
+};
+
+mod make;
+
+use make::Maker;
+
 /// The hashes of a basis, block by block: all that `diff` needs to know of it.
+///
+/// Each block has a strong hash, and a *mark* by which it is found: the key and the place of one of
+/// its anchors, places that its content chose, or where it has none, its weak hash.
 ///
 /// # Encoding
 ///
 /// Integers are big-endian. The number of blocks follows from the two lengths, so the encoding has
-/// exactly one valid length.
+/// exactly one valid length. `docs/delta.md` says how the hashes are computed.
 ///
 /// ```text
 /// offset  size  field
 ///      0     3  "PWS"
-///      3     1  version, 1
+///      3     1  version, 2
 ///      4     4  block size, BlockSize::MIN..=BlockSize::MAX
-///      8     8  seed of the strong hashes
+///      8     8  seed of the hashes
 ///     16     8  basis length
-///     24    32  BLAKE3 of the basis
-///     56        per block, the last of them may be short:
-///            4    weak hash
-///            8    strong hash
+///     24        per block, the last of them may be short:
+///            4    key of the anchor, or weak hash
+///            2    place of the anchor in the block, 0 if there is none; not there at all if the
+///                 block size is below 512
+///            6    strong hash
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
     block_size: BlockSize,
     seed: Seed,
     basis_len: u64,
-    digest: Digest,
     blocks: Vec<Block>,
 }
 
@@ -43,17 +53,20 @@ pub struct SignatureOptions {
     /// The block size; `None` chooses [`BlockSize::for_len`]. A basis that would have more than
     /// [`Signature::MAX_BLOCKS`] blocks gets larger ones.
     pub block_size: Option<BlockSize>,
-    /// The seed of the strong hashes: see [`Seed`].
+    /// The seed of the hashes: see [`Seed`].
     pub seed: Seed,
+    /// How many threads may work at it. The signature is the same with any number.
+    pub threads: NonZeroUsize,
 }
 
 impl SignatureOptions {
-    /// Options that let the length of the basis choose the block size.
+    /// Options that let the length of the basis choose the block size, with one thread.
     #[must_use]
     pub const fn new(seed: Seed) -> Self {
         Self {
             block_size: None,
             seed,
+            threads: NonZeroUsize::MIN,
         }
     }
 
@@ -98,17 +111,18 @@ impl Signature {
     #[must_use]
     pub fn of(basis: &[u8], options: SignatureOptions) -> Self {
         let block_size = options.block_size_for(basis.len() as u64);
-        let mut builder = Builder::new(block_size, options.seed);
-        for piece in basis.chunks(piece_len(block_size)) {
-            builder.push(piece);
+        Self {
+            block_size,
+            seed: options.seed,
+            basis_len: basis.len() as u64,
+            blocks: make::blocks(basis, block_size, options.seed, options.threads),
         }
-        builder.finish()
     }
 
     /// Makes the signature of a basis from a reader, up to its end.
     ///
     /// `len_hint` chooses the block size; a basis of another length gets a valid signature too.
-    /// Memory: the signature and a buffer of 256 KiB or one block.
+    /// Memory: the signature and, for each thread, 8 MiB.
     ///
     /// # Errors
     ///
@@ -120,8 +134,14 @@ impl Signature {
         options: SignatureOptions,
     ) -> Result<Self, SignatureError> {
         let block_size = options.block_size_for(len_hint);
-        let mut builder = Builder::new(block_size, options.seed);
-        let capacity = piece_len(block_size);
+        let mut maker = Maker::new(block_size, options.seed);
+        let capacity = make::piece_len(block_size, options.threads);
+        let mut signature = Self {
+            block_size,
+            seed: options.seed,
+            basis_len: 0,
+            blocks: Vec::new(),
+        };
         let mut buffer = Vec::new();
         loop {
             buffer.clear();
@@ -130,17 +150,23 @@ impl Signature {
                 .take(capacity as u64)
                 .read_to_end(&mut buffer)
                 .map_err(|source| SignatureError::Read {
-                    offset: builder.basis_len,
+                    offset: signature.basis_len,
                     source,
                 })?;
-            builder.push(&buffer);
-            if block_size.count(builder.basis_len) > Self::MAX_BLOCKS {
+            signature.basis_len += read as u64;
+            if block_size.count(signature.basis_len) > Self::MAX_BLOCKS {
                 return Err(SignatureError::TooManyBlocks {
                     block_size: block_size.get(),
                 });
             }
+            if options.threads.get() > 1 {
+                let blocks = make::blocks(&buffer, block_size, options.seed, options.threads);
+                signature.blocks.extend(blocks);
+            } else {
+                maker.push(&buffer, &mut signature.blocks);
+            }
             if read < capacity {
-                return Ok(builder.finish());
+                return Ok(signature);
             }
         }
     }
@@ -151,12 +177,6 @@ impl Signature {
         self.basis_len
     }
 
-    /// The digest of the basis.
-    #[must_use]
-    pub const fn digest(&self) -> Digest {
-        self.digest
-    }
-
     /// The length of every block but the last.
     #[must_use]
     pub const fn block_size(&self) -> BlockSize {
@@ -165,24 +185,37 @@ impl Signature {
 
     /// The length of [`Signature::encode`]'s result in bytes.
     #[must_use]
-    pub const fn encoded_len(&self) -> usize {
-        HEADER + self.blocks.len() * Block::LEN
+    pub fn encoded_len(&self) -> usize {
+        HEADER + self.blocks.len() * self.coder().len()
     }
 
     /// Encodes the signature.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "writing to a vector has no errors"
+    )]
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.encoded_len());
-        bytes.extend_from_slice(&Artefact::Signature.magic());
-        bytes.extend_from_slice(&self.block_size.get().to_be_bytes());
-        bytes.extend_from_slice(&self.seed.0.to_be_bytes());
-        bytes.extend_from_slice(&self.basis_len.to_be_bytes());
-        bytes.extend_from_slice(self.digest.as_bytes());
-        for block in &self.blocks {
-            bytes.extend_from_slice(&block.weak.to_be_bytes());
-            bytes.extend_from_slice(&block.strong.to_bytes());
-        }
+        self.write(&mut bytes)
+            .expect("writing to a vector has no errors");
         bytes
+    }
+
+    /// Writes the encoded signature in small pieces.
+    ///
+    /// # Errors
+    ///
+    /// What `out` says.
+    pub fn write(&self, mut out: impl Write) -> io::Result<()> {
+        out.write_all(&Artefact::Signature.magic())?;
+        out.write_all(&self.block_size.get().to_be_bytes())?;
+        out.write_all(&self.seed.0.to_be_bytes())?;
+        out.write_all(&self.basis_len.to_be_bytes())?;
+        let coder = self.coder();
+        self.blocks
+            .iter()
+            .try_for_each(|block| coder.write(block, &mut out))
     }
 
     /// Decodes a signature from input that need not be trusted.
@@ -190,38 +223,48 @@ impl Signature {
     /// # Errors
     ///
     /// [`DecodeError`] if `bytes` is not exactly one signature.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let truncated = DecodeError::Truncated {
-            len: bytes.len() as u64,
-        };
-        let (magic, rest) = bytes.split_first_chunk().ok_or(truncated)?;
-        check_magic(*magic, Artefact::Signature)?;
-        let (block_size, rest) = rest.split_first_chunk().ok_or(truncated)?;
-        let (seed, rest) = rest.split_first_chunk().ok_or(truncated)?;
-        let (basis_len, rest) = rest.split_first_chunk().ok_or(truncated)?;
-        let (digest, rest) = rest.split_first_chunk().ok_or(truncated)?;
+    pub fn decode(mut bytes: &[u8]) -> Result<Self, DecodeError> {
+        let len = bytes.len() as u64;
+        let signature = Self::decode_from(&mut bytes).map_err(|error| match error {
+            ReadError::Malformed(error) => error,
+            // A slice has no other errors.
+            ReadError::Io(_) => DecodeError::Truncated { len },
+        })?;
+        match bytes.len() as u64 {
+            0 => Ok(signature),
+            len => Err(DecodeError::Trailing { len }),
+        }
+    }
 
-        let block_size = BlockSize::try_from(u32::from_be_bytes(*block_size))?;
-        let basis_len = u64::from_be_bytes(*basis_len);
+    /// Decodes a signature from a reader that need not be trusted, as it comes, and reads no byte
+    /// more: let `input` be buffered.
+    ///
+    /// Memory: at most twice what has come so far.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] says whether the reader failed or what it gave is not a signature.
+    pub fn decode_from(input: impl Read) -> Result<Self, ReadError> {
+        let mut reader = Reader::new(input);
+        check_magic(reader.array()?, Artefact::Signature)?;
+        let block_size = BlockSize::try_from(u32::from_be_bytes(reader.array()?))
+            .map_err(DecodeError::BlockSize)?;
+        let seed = Seed(u64::from_be_bytes(reader.array()?));
+        let basis_len = u64::from_be_bytes(reader.array()?);
         let count = block_size.count(basis_len);
         if count > Self::MAX_BLOCKS {
-            return Err(DecodeError::TooManyBlocks { count });
+            return Err(DecodeError::TooManyBlocks { count }.into());
         }
-        let (blocks, ragged) = rest.as_chunks::<{ Block::LEN }>();
-        let present = blocks.len() as u64;
-        if present < count {
-            return Err(truncated);
-        }
-        if present > count || !ragged.is_empty() {
-            let len = rest.len() as u64 - count * Block::LEN as u64;
-            return Err(DecodeError::Trailing { len });
+        let coder = Coder::new(block_size);
+        let mut blocks = Vec::new();
+        for _ in 0..count {
+            blocks.push(coder.read(&mut reader)?);
         }
         Ok(Self {
             block_size,
-            seed: Seed(u64::from_be_bytes(*seed)),
+            seed,
             basis_len,
-            digest: Digest::from_bytes(*digest),
-            blocks: blocks.iter().map(Block::from_bytes).collect(),
+            blocks,
         })
     }
 
@@ -246,77 +289,88 @@ impl Signature {
     pub(crate) const fn full_blocks(&self) -> usize {
         self.blocks.len() - (self.short_len() > 0) as usize
     }
+
+    fn coder(&self) -> Coder {
+        Coder::new(self.block_size)
+    }
 }
 
 /// The hashes of one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Block {
-    pub(crate) weak: u32,
+    pub(crate) mark: Mark,
     pub(crate) strong: Strong,
 }
 
-impl Block {
-    const LEN: usize = size_of::<u32>() + Strong::LEN;
+/// What a block is found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// The key of one of its anchors, and where in the block that is.
+    Anchor { key: u32, place: NonZeroU16 },
+    /// Its weak hash, as it has no anchor.
+    Weak(u32),
+}
 
-    fn of(bytes: &[u8], seed: Seed) -> Self {
-        Self {
-            weak: Weak::of(bytes).digest(),
-            strong: Strong::of(bytes, seed),
+/// How the blocks of a signature are encoded, which depends on their size.
+#[derive(Debug, Clone, Copy)]
+struct Coder(Option<Layout>);
+
+impl Coder {
+    fn new(block_size: BlockSize) -> Self {
+        Self(Layout::of(block_size))
+    }
+
+    /// The length of an encoded block.
+    const fn len(self) -> usize {
+        match self.0 {
+            Some(_) => 6 + Strong::LEN,
+            None => 4 + Strong::LEN,
         }
     }
 
-    const fn from_bytes(&[a, b, c, d, ref strong @ ..]: &[u8; Self::LEN]) -> Self {
-        Self {
-            weak: u32::from_be_bytes([a, b, c, d]),
-            strong: Strong::from_bytes(*strong),
+    fn write(self, block: &Block, out: &mut impl Write) -> io::Result<()> {
+        let (number, place) = match block.mark {
+            Mark::Anchor { key, place } => (key, place.get()),
+            Mark::Weak(weak) => (weak, 0),
+        };
+        let [a, b, c, d] = number.to_be_bytes();
+        let [e, f] = place.to_be_bytes();
+        let [g, h, i, j, k, l] = block.strong.to_bytes();
+        match self.0 {
+            Some(_) => out.write_all(&[a, b, c, d, e, f, g, h, i, j, k, l]),
+            None => out.write_all(&[a, b, c, d, g, h, i, j, k, l]),
         }
+    }
+
+    fn read(self, reader: &mut Reader<impl Read>) -> Result<Block, ReadError> {
+        let (number, place, strong) = match self.0 {
+            Some(layout) => {
+                let offset = reader.offset();
+                let [a, b, c, d, e, f, strong @ ..] = reader.array::<12>()?;
+                let place = NonZeroU16::new(u16::from_be_bytes([e, f]));
+                let (first, last) = layout.places();
+                if let Some(place) = place
+                    && !(first..=last).contains(&usize::from(place.get()))
+                {
+                    return Err(DecodeError::Place { place, offset }.into());
+                }
+                ([a, b, c, d], place, strong)
+            }
+            None => {
+                let [a, b, c, d, strong @ ..] = reader.array::<10>()?;
+                ([a, b, c, d], None, strong)
+            }
+        };
+        let number = u32::from_be_bytes(number);
+        Ok(Block {
+            mark: match place {
+                Some(place) => Mark::Anchor { key: number, place },
+                None => Mark::Weak(number),
+            },
+            strong: Strong::from_bytes(strong),
+        })
     }
 }
 
 /// The bytes of an encoded signature before its blocks.
-const HEADER: usize = 4 + 4 + 8 + 8 + Digest::LEN;
-
-/// How much of a basis is hashed at a time: whole blocks, and where those are small, few enough to
-/// stay in the second-level cache between the hashes that read them.
-const fn piece_len(block_size: BlockSize) -> usize {
-    (256usize << 10).next_multiple_of(block_size.len())
-}
-
-struct Builder {
-    block_size: BlockSize,
-    seed: Seed,
-    basis_len: u64,
-    digest: blake3::Hasher,
-    blocks: Vec<Block>,
-}
-
-impl Builder {
-    fn new(block_size: BlockSize, seed: Seed) -> Self {
-        Self {
-            block_size,
-            seed,
-            basis_len: 0,
-            digest: blake3::Hasher::new(),
-            blocks: Vec::new(),
-        }
-    }
-
-    /// Takes the next piece of the basis: whole blocks, unless it is the last piece.
-    fn push(&mut self, piece: &[u8]) {
-        self.digest.update(piece);
-        self.basis_len += piece.len() as u64;
-        let blocks = piece.chunks(self.block_size.len());
-        self.blocks
-            .extend(blocks.map(|block| Block::of(block, self.seed)));
-    }
-
-    fn finish(self) -> Signature {
-        Signature {
-            block_size: self.block_size,
-            seed: self.seed,
-            basis_len: self.basis_len,
-            digest: self.digest.finalize().into(),
-            blocks: self.blocks,
-        }
-    }
-}
+const HEADER: usize = 4 + 4 + 8 + 8;

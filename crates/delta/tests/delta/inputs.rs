@@ -7,7 +7,7 @@ pub(crate) const SEED: Seed = Seed(0x5EED);
 pub(crate) fn options(block_size: u32) -> SignatureOptions {
     SignatureOptions {
         block_size: Some(BlockSize::try_from(block_size).unwrap()),
-        seed: SEED,
+        ..SignatureOptions::new(SEED)
     }
 }
 
