@@ -23,6 +23,18 @@ impl BlockSize {
         Self(NonZeroU32::new(rounded).unwrap_or(NonZeroU32::MIN))
     }
 
+    /// Chooses a block size for the first of [two rounds](crate::FirstRound) over a basis of
+    /// `basis_len` bytes: a power of two of about half of [`BlockSize::for_len`], and at least 1024.
+    #[must_use]
+    pub fn for_two_rounds(basis_len: u64) -> Self {
+        let half = u32::try_from(basis_len.isqrt() / 2).unwrap_or(Self::MAX);
+        let bits = half.clamp(1024, Self::MAX).ilog2();
+        Self(NonZeroU32::new(1 << bits).unwrap_or(NonZeroU32::MIN))
+    }
+
+    /// The smallest block size.
+    pub(crate) const LEAST: Self = Self(NonZeroU32::new(Self::MIN).expect("64 is not zero"));
+
     /// The block size in bytes.
     #[must_use]
     pub const fn get(self) -> u32 {

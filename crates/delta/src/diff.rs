@@ -82,18 +82,10 @@ pub fn diff<'t>(signature: &Signature, target: &'t [u8]) -> Delta<'t> {
 /// signature, the operations, and 16 KiB for each thread.
 #[must_use]
 pub fn diff_with<'t>(signature: &Signature, target: &'t [u8], options: DiffOptions) -> Delta<'t> {
-    let blocks = Blocks::new(signature);
     let mut ops = Ops::default();
-    if options.threads.get() > 1 {
-        for found in segments::matches(&blocks, target, options.threads) {
-            ops.push(target, found);
-        }
-    } else {
-        let mut search = Search::new(&blocks, 0, 0);
-        while let Some(found) = search.next_match(target, true) {
-            ops.push(target, found);
-        }
-    }
+    matches(signature, target, options.threads, |found| {
+        ops.push(target, found);
+    });
     Delta {
         basis: Some(BasisId::of(signature)),
         ops: ops.finish(target),
@@ -101,6 +93,24 @@ pub fn diff_with<'t>(signature: &Signature, target: &'t [u8], options: DiffOptio
         digest: options
             .digest
             .unwrap_or_else(|| Digest::of_with(target, options.threads)),
+    }
+}
+
+/// Finds the matches of a target in memory, in their order.
+pub(crate) fn matches(
+    signature: &Signature,
+    target: &[u8],
+    threads: NonZeroUsize,
+    found: impl FnMut(Match),
+) {
+    let blocks = Blocks::new(signature);
+    if threads.get() > 1 {
+        segments::matches(&blocks, target, threads)
+            .into_iter()
+            .for_each(found);
+    } else {
+        let mut search = Search::new(&blocks, 0, 0);
+        std::iter::from_fn(|| search.next_match(target, true)).for_each(found);
     }
 }
 
@@ -161,89 +171,139 @@ pub fn diff_read_with(
 ) -> Result<DiffSummary, DiffError> {
     let blocks = Blocks::new(signature);
     let mut search = Search::new(&blocks, 0, 0);
-    let basis = BasisId::of(signature);
-    let mut writer = DeltaWriter::start(out, Some(&basis)).map_err(DiffError::WriteDelta)?;
+    let mut out = MergingWriter::start(out, &BasisId::of(signature))?;
     let mut hasher = options.digest.is_none().then(blake3::Hasher::new);
+    let mut window = Vec::new();
+    let target_len = stream(
+        &mut search,
+        &mut window,
+        &mut target,
+        |bytes| {
+            if let Some(hasher) = &mut hasher {
+                hasher.update(bytes);
+            }
+        },
+        |op| out.op(op),
+    )?;
+    let digest = options
+        .digest
+        .unwrap_or_else(|| hasher.unwrap_or_default().finalize().into());
+    out.finish(target_len, digest)
+}
+
+/// Searches a target as it is read, and gives the operations that make it; copies that continue one
+/// another may come one by one. `window` is empty memory to use. Gives the length of the target.
+pub(crate) fn stream(
+    search: &mut Search<'_>,
+    window: &mut Vec<u8>,
+    mut target: impl Read,
+    mut seen: impl FnMut(&[u8]),
+    mut emit: impl FnMut(Op<'_>) -> Result<(), DiffError>,
+) -> Result<u64, DiffError> {
+    let capacity = 2 * search.view() + MAX_LITERAL + READ_AHEAD;
     let mut target_len = 0;
-    let capacity = 2 * Search::VIEW * blocks.block_len() + MAX_LITERAL + READ_AHEAD;
-    let mut window = Vec::with_capacity(capacity);
-    // Matched but not yet written, as the next match may continue it.
-    let mut pending: Option<Op<'_>> = None;
-    // The part of the window before this is matched or written.
-    let mut done = 0;
     loop {
         let wanted = capacity - window.len();
         let read = target
             .by_ref()
             .take(wanted as u64)
-            .read_to_end(&mut window)
+            .read_to_end(window)
             .map_err(|source| DiffError::ReadTarget {
                 offset: target_len,
                 source,
             })?;
         target_len += read as u64;
-        if let Some(hasher) = &mut hasher {
-            hasher.update(&window[window.len() - read..]);
-        }
+        seen(&window[window.len() - read..]);
         let at_end = read < wanted;
 
-        let mut write = |op| writer.op(op).map_err(DiffError::WriteDelta);
-        while let Some(found) = search.next_match(&window, at_end) {
-            if let Some(Op::Copy { offset, len }) = &mut pending
-                && done == found.at
-                && *offset + *len == found.offset
-            {
-                *len += found.len as u64;
-            } else {
-                pending.take().map_or(Ok(()), &mut write)?;
-                literals(&window[done..found.at]).try_for_each(&mut write)?;
-                pending = Some(copy(found));
-            }
+        // The part of the window before this is given.
+        let mut done = 0;
+        while let Some(found) = search.next_match(window, at_end) {
+            literals(&window[done..found.at]).try_for_each(&mut emit)?;
+            emit(copy(found))?;
             done = found.at + found.len;
         }
-        // What was searched in vain is literal; whole operations of it can go.
-        let searched = if at_end {
-            window.len()
-        } else {
-            search.position()
-        };
-        let settled = if at_end {
-            searched
-        } else {
-            done + (searched - done) / MAX_LITERAL * MAX_LITERAL
-        };
-        if at_end || settled > done {
-            pending.take().map_or(Ok(()), &mut write)?;
-            literals(&window[done..settled]).try_for_each(&mut write)?;
-        }
         if at_end {
-            break;
+            literals(&window[done..]).try_for_each(&mut emit)?;
+            search.end_window(window.len());
+            window.clear();
+            return Ok(target_len);
         }
+        // What was searched in vain is literal; whole operations of it can go.
+        let settled = done + (search.position() - done) / MAX_LITERAL * MAX_LITERAL;
+        literals(&window[done..settled]).try_for_each(&mut emit)?;
         window.drain(..settled);
         search.advance_window(settled);
-        done = 0;
     }
-
-    let digest = match (options.digest, hasher) {
-        (Some(digest), _) => digest,
-        (None, hasher) => hasher.unwrap_or_default().finalize().into(),
-    };
-    let Written {
-        delta_len,
-        copied,
-        literal,
-    } = writer.finish(digest).map_err(DiffError::WriteDelta)?;
-    Ok(DiffSummary {
-        target_len,
-        digest,
-        copied,
-        literal,
-        delta_len,
-    })
 }
 
-/// How much more than it needs `diff_read` reads at a time: enough for few and cheap rounds.
+/// How much more than it needs `stream` reads at a time: enough for few and cheap rounds.
 const READ_AHEAD: usize = 768 << 10;
+
+/// Writes a delta whose copies may come in pieces.
+pub(crate) struct MergingWriter<W> {
+    writer: DeltaWriter<W>,
+    /// Not yet written, as the next operation may continue it: offset and length.
+    pending: Option<(u64, u64)>,
+}
+
+impl<W: Write> MergingWriter<W> {
+    pub(crate) fn start(out: W, basis: &BasisId) -> Result<Self, DiffError> {
+        let writer = DeltaWriter::start(out, Some(basis)).map_err(DiffError::WriteDelta)?;
+        Ok(Self {
+            writer,
+            pending: None,
+        })
+    }
+
+    pub(crate) fn op(&mut self, op: Op<'_>) -> Result<(), DiffError> {
+        match (op, &mut self.pending) {
+            (Op::Copy { offset, len }, Some((from, length))) if *from + *length == offset => {
+                *length += len;
+                Ok(())
+            }
+            (Op::Copy { offset, len }, _) => {
+                self.flush()?;
+                self.pending = Some((offset, len));
+                Ok(())
+            }
+            (Op::Literal(_), _) => {
+                self.flush()?;
+                self.writer.op(op).map_err(DiffError::WriteDelta)
+            }
+        }
+    }
+
+    pub(crate) fn finish(
+        mut self,
+        target_len: u64,
+        digest: Digest,
+    ) -> Result<DiffSummary, DiffError> {
+        self.flush()?;
+        let Written {
+            delta_len,
+            copied,
+            literal,
+        } = self.writer.finish(digest).map_err(DiffError::WriteDelta)?;
+        Ok(DiffSummary {
+            target_len,
+            digest,
+            copied,
+            literal,
+            delta_len,
+        })
+    }
+
+    fn flush(&mut self) -> Result<(), DiffError> {
+        match self.pending.take() {
+            Some((offset, len)) => self
+                .writer
+                .op(Op::Copy { offset, len })
+                .map_err(DiffError::WriteDelta),
+            None => Ok(()),
+        }
+    }
+}
 
 const fn copy(found: Match) -> Op<'static> {
     Op::Copy {

@@ -95,6 +95,18 @@ pub enum DecodeError {
         /// The operation's place in the encoding.
         offset: u64,
     },
+    /// A request for regions has one that is empty or touches the one before.
+    #[error("empty range or gap at offset {offset}")]
+    EmptyRange {
+        /// The range's place in the encoding.
+        offset: u64,
+    },
+    /// A request for regions has one that ends behind 2⁶⁴ bytes.
+    #[error("the range at offset {offset} ends behind 2^64 bytes")]
+    RangeTooLong {
+        /// The range's place in the encoding.
+        offset: u64,
+    },
     /// The operations of a delta make more than 2⁶⁴ bytes.
     #[error("the operations before offset {offset} make more than 2^64 bytes")]
     TargetTooLong {
@@ -116,6 +128,7 @@ pub enum DecodeError {
 pub(crate) enum Artefact {
     Signature,
     Delta,
+    Regions,
 }
 
 impl Artefact {
@@ -128,6 +141,7 @@ impl Artefact {
         match self {
             Self::Signature => *b"PWS",
             Self::Delta => *b"PWD",
+            Self::Regions => *b"PWR",
         }
     }
 }

@@ -190,6 +190,22 @@ impl<'s> Search<'s> {
         }
     }
 
+    /// How many bytes must be in view, before and behind the place a decision is made for.
+    pub(crate) const fn view(&self) -> usize {
+        Self::VIEW * self.blocks.block_len()
+    }
+
+    /// Begins anew at this place of the window, where a block may be expected.
+    pub(crate) fn jump(&mut self, at: usize, expected: usize) {
+        self.at = at;
+        self.state = State::Expect(expected);
+    }
+
+    /// Takes notice that the window of `len` bytes is gone and another part of the target follows.
+    pub(crate) const fn end_window(&mut self, len: usize) {
+        self.before += len as u64;
+    }
+
     /// How far into the window the search has come: no match begins before.
     pub(crate) const fn position(&self) -> usize {
         self.at

@@ -189,6 +189,12 @@ impl Signature {
         HEADER + self.blocks.len() * self.coder().len()
     }
 
+    /// The length of the encoded signature of a basis in bytes.
+    pub(crate) fn encoded_len_of(basis_len: u64, block_size: BlockSize) -> u64 {
+        let blocks = block_size.count(basis_len);
+        HEADER as u64 + blocks * Coder::new(block_size).len() as u64
+    }
+
     /// Encodes the signature.
     #[expect(
         clippy::missing_panics_doc,

@@ -1,0 +1,172 @@
+use std::io::Cursor;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{BlockSize, DecodeError, Seed, SignatureOptions};
+
+fn noise(len: usize, mut state: u64) -> Vec<u8> {
+    let step = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state ^ (state >> 29)).to_be_bytes()[2]
+    };
+    std::iter::repeat_with(step).take(len).collect()
+}
+
+fn first(basis: &[u8], block_size: u32) -> Signature {
+    let options = SignatureOptions {
+        block_size: Some(BlockSize::try_from(block_size).unwrap()),
+        ..SignatureOptions::new(Seed(1))
+    };
+    Signature::of(basis, options)
+}
+
+/// Both rounds over slices and over readers, which must agree; gives the delta's literal bytes and
+/// those of the first round alone.
+fn two_rounds(basis: &[u8], target: &[u8], block_size: u32) -> (u64, u64) {
+    let signature = first(basis, block_size);
+    let round = FirstRound::of(&signature, target, DiffOptions::default());
+    let read = FirstRound::read(&signature, target, DiffOptions::default()).unwrap();
+    assert_eq!(read.copies, round.copies);
+    assert_eq!(read.digest, round.digest);
+    let regions = Regions::decode(&round.regions().encode()).unwrap();
+    assert_eq!(&regions, round.regions());
+    assert_eq!(&regions, read.regions());
+
+    let second = regions.sign(Cursor::new(basis), Seed(2)).unwrap();
+    assert_eq!(second.encoded_len() as u64, regions.signature_len());
+    let delta = round.finish(&second, target).unwrap();
+    assert_eq!(delta.apply(basis, target.len() as u64).unwrap(), target);
+    let mut streamed = Vec::new();
+    let summary = read
+        .finish_read(&second, Cursor::new(target), &mut streamed)
+        .unwrap();
+    assert_eq!(streamed, delta.encode());
+    assert_eq!(summary.literal, delta.literal_bytes());
+
+    let early = round.finish_early(target).unwrap();
+    assert_eq!(early.literal_bytes(), round.missing());
+    assert_eq!(early, crate::diff(&signature, target));
+    (delta.literal_bytes(), round.missing())
+}
+
+proptest! {
+    #[test]
+    fn two_rounds_give_the_target_and_never_more_literals(
+        changes in prop::collection::vec((0usize..60_000, 0usize..3000, 0usize..3000), 0..8),
+        moved in prop::option::of((0usize..30_000, 30_000usize..60_000, 0usize..60_000)),
+        len in 0usize..60_000,
+        block_size in prop::sample::select(&[128u32, 1000, 1024, 4096]),
+    ) {
+        let basis = noise(len, 1);
+        let mut target = basis.clone();
+        for (at, removed, added) in changes {
+            let at = at.min(target.len());
+            let end = target.len().min(at + removed);
+            target.splice(at..end, noise(added, at as u64));
+        }
+        if let Some((from, to, at)) = moved {
+            let range = from.min(target.len())..to.min(target.len());
+            let moved: Vec<u8> = target.drain(range).collect();
+            let at = at.min(target.len());
+            target.splice(at..at, moved);
+        }
+        let (literal, missing) = two_rounds(&basis, &target, block_size);
+        prop_assert!(literal <= missing);
+    }
+
+    #[test]
+    fn changed_requests_are_refused_or_answered(
+        mut bytes in Just(FirstRound::of(&first(&noise(9000, 1), 1024), &noise(9000, 2), DiffOptions::default()).regions().encode()),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+    ) {
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Ok(regions) = Regions::decode(&bytes) {
+            prop_assert_eq!(regions.encode(), bytes);
+            match regions.sign(Cursor::new(noise(9000, 1)), Seed(1)) {
+                Ok(signature) => prop_assert_eq!(signature.basis_len(), regions.len()),
+                Err(error) => prop_assert!(matches!(error, RoundError::Outside { .. }), "{error:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn one_change_costs_one_small_block() {
+    let basis = noise(1 << 20, 3);
+    let mut target = basis.clone();
+    target.splice(500_000..500_003, *b"changed");
+    let block_size = BlockSize::for_two_rounds(1 << 20).get();
+    let (literal, missing) = two_rounds(&basis, &target, block_size);
+    assert!(missing > u64::from(block_size) - 8, "{missing}");
+    assert!(literal < missing / 2, "{literal} of {missing}");
+}
+
+#[test]
+fn an_unchanged_target_asks_nothing() {
+    let basis = noise(100_000, 4);
+    let round = FirstRound::of(&first(&basis, 1024), &basis, DiffOptions::default());
+    assert!(round.regions().is_empty());
+    assert_eq!(round.regions().signature_len(), 24);
+    assert_eq!(round.missing(), 0);
+}
+
+#[test]
+fn answers_and_targets_that_are_others_are_refused() {
+    let basis = noise(50_000, 5);
+    let mut target = basis.clone();
+    target.drain(20_000..20_500);
+    let round = FirstRound::of(&first(&basis, 1024), &target, DiffOptions::default());
+    let second = round.regions().sign(Cursor::new(&basis), Seed(1)).unwrap();
+    assert!(matches!(
+        round.finish(&first(&basis, 1024), &target),
+        Err(RoundError::OtherRegions {
+            basis_len: 50_000,
+            ..
+        })
+    ));
+    assert!(matches!(
+        round.finish(&second, &target[1..]),
+        Err(RoundError::OtherTarget {
+            len: 49_499,
+            expected: 49_500
+        })
+    ));
+    assert!(matches!(
+        round.finish_read(&second, Cursor::new(&target[1..]), std::io::sink()),
+        Err(RoundError::OtherTarget {
+            len: 49_499,
+            expected: 49_500
+        })
+    ));
+    assert!(matches!(
+        round.regions().sign(Cursor::new(&basis[..100]), Seed(1)),
+        Err(RoundError::Outside { basis_len: 100, .. })
+    ));
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused() {
+    let decode = |rest: &[u8]| Regions::decode(&[b"PWR\x02", rest].concat());
+    assert!(decode(&[64, 1, 0, 64]).is_ok());
+    assert!(decode(&[64, 0]).unwrap().is_empty());
+    assert_eq!(decode(&[64, 1, 0]), Err(DecodeError::Truncated { len: 7 }));
+    assert_eq!(decode(&[64, 0, 9]), Err(DecodeError::Trailing { len: 1 }));
+    assert!(matches!(decode(&[63, 0]), Err(DecodeError::BlockSize(_))));
+    assert_eq!(
+        decode(&[64, 1, 5, 0]),
+        Err(DecodeError::EmptyRange { offset: 6 })
+    );
+    assert_eq!(
+        decode(&[64, 2, 0, 5, 0, 5]),
+        Err(DecodeError::EmptyRange { offset: 8 })
+    );
+    let largest = [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1];
+    let long = [&[64, 1, 1], &largest[..]].concat();
+    assert_eq!(decode(&long), Err(DecodeError::RangeTooLong { offset: 6 }));
+}
