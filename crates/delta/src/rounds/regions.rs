@@ -295,7 +295,7 @@ fn small_blocks(large: BlockSize, len: u64, gaps: u64) -> BlockSize {
     // Ten bytes a block, and half a byte for each byte of the block around the change.
     let wanted = (20 * len / gaps.max(1)).isqrt().max(1);
     let large = large.get();
-    let sizes = (2..=large / BlockSize::MIN).filter(|parts| large % parts == 0);
+    let sizes = (2..=large / BlockSize::MIN).filter(|parts| large.is_multiple_of(*parts));
     let sizes = sizes.map(|parts| large / parts);
     let distance = |size: &u32| {
         let (a, b) = (u64::from(*size), wanted);
