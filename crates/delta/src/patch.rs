@@ -283,8 +283,8 @@ fn source<'t>(op: &Op<'t>, basis: &'t [u8]) -> Result<&'t [u8], PatchError> {
 /// to be in the cache still.
 const HASHED: usize = 64 << 10;
 
-/// How much is written at a time from memory.
-const WRITTEN: usize = 1 << 20;
+/// How much is hashed and written at a time from memory: what the first-level cache holds.
+const WRITTEN: usize = 16 << 10;
 
 /// How much of the basis is read at a time.
 const BUFFER: usize = 256 << 10;

@@ -296,7 +296,9 @@ impl<'s> Search<'s> {
             let Some(bytes) = rest.get(..block_len) else {
                 break State::Scan(Scan::new(self.at));
             };
-            simd::prefetch(rest, block_len);
+            if simd::needs_prefetch(rest) {
+                simd::prefetch(rest, block_len);
+            }
             let strong = self.blocks.hasher.hash(bytes);
             let expected = signature.blocks()[..signature.full_blocks()].get(block);
             if expected.is_none_or(|expected| expected.strong != strong) {
@@ -357,6 +359,7 @@ impl<'s> Search<'s> {
             // first, without branches that the processor would guess wrong.
             let mut promises = 0;
             let bytes = &window[scan.cursor..];
+            simd::prefetch(bytes, count);
             for &anchor in anchored.finder.find(bytes, count) {
                 let Some(key) = bytes[usize::from(anchor)..].first_chunk::<KEY_LEN>() else {
                     break;
