@@ -194,7 +194,7 @@ pub fn diff_read_with(
 /// Searches a target as it is read, and gives the operations that make it; copies that continue one
 /// another may come one by one. `window` is empty memory to use. Gives the length of the target.
 pub(crate) fn stream(
-    search: &mut Search<'_>,
+    search: &mut Search<'_, '_>,
     window: &mut Vec<u8>,
     mut target: impl Read,
     mut seen: impl FnMut(&[u8]),

@@ -1,37 +1,57 @@
 //! From hashes to the blocks that have them.
 
-use crate::{Signature, signature::Mark, strong::Strong};
+use crate::{
+    Signature,
+    signature::{Block, Mark},
+    strong::Strong,
+};
 
 /// The full-sized blocks of a signature, found by their hashes.
 ///
 /// However the hashes in a signature were chosen, a look-up takes a bounded number of steps: what
 /// would take more to find is not found, and costs its sender literals.
 #[derive(Debug)]
-pub(crate) struct Index {
+pub(crate) struct Index<'s> {
+    blocks: &'s [Block],
     strong: Table,
-    anchors: Anchors,
+    anchors: Table,
+    /// One bit a key, for sixteen times as many bits as keys at least: turns nearly all foreign keys
+    /// away from memory that the second-level cache holds.
+    keys: Vec<u64>,
+    keys_shift: u32,
     weak: Filter,
     has_weak: bool,
 }
 
-impl Index {
-    pub(crate) fn new(signature: &Signature) -> Self {
+impl<'s> Index<'s> {
+    pub(crate) fn new(signature: &'s Signature) -> Self {
         let blocks = &signature.blocks()[..signature.full_blocks()];
-        let is_weak = |mark| matches!(mark, Mark::Weak(_));
-        let weak_count = blocks.iter().filter(|block| is_weak(block.mark)).count();
+        let is_weak = |block: &&Block| matches!(block.mark, Mark::Weak(_));
+        let weak_count = blocks.iter().filter(is_weak).count();
+        let anchor_count = blocks.len() - weak_count;
+        // At least one word.
+        let key_bits = (slot_bits(anchor_count) + 3).clamp(6, u32::BITS - 1);
         let mut index = Self {
+            blocks,
             strong: Table::new(blocks.len()),
-            anchors: Anchors::new(blocks.len() - weak_count),
+            anchors: Table::new(anchor_count),
+            keys: vec![0; 1 << (key_bits - 6)],
+            keys_shift: u32::BITS - key_bits,
             weak: Filter::new(weak_count),
             has_weak: weak_count > 0,
         };
         for (number, block) in (0u32..).zip(blocks) {
-            let is_first = index.strong.insert(block.strong.get(), number, |other| {
-                blocks[other as usize].strong == block.strong
+            let hash = block.strong.get();
+            let is_first = index.strong.insert(hash, number, |other| {
+                if blocks[other].strong == block.strong {
+                    Step::Stop
+                } else {
+                    Step::Pass
+                }
             });
             if is_first {
                 match block.mark {
-                    Mark::Anchor { key, place } => index.anchors.insert(key, place.get()),
+                    Mark::Anchor { key, .. } => index.insert_anchor(key, number, block.mark),
                     Mark::Weak(weak) => index.weak.insert(weak),
                 }
             }
@@ -39,25 +59,51 @@ impl Index {
         index
     }
 
-    /// The first block that has this strong hash.
-    pub(crate) fn block(&self, signature: &Signature, strong: Strong) -> Option<usize> {
-        let blocks = signature.blocks();
-        let found = self.strong.find(strong.get(), |block| {
-            blocks[block as usize].strong == strong
+    fn insert_anchor(&mut self, key: u32, number: u32, mark: Mark) {
+        let mut places = 0;
+        let is_in = self.anchors.insert(u64::from(key), number, |other| {
+            let other = self.blocks[other].mark;
+            if matches!(other, Mark::Anchor { key: other, .. } if other == key) {
+                places += 1;
+            }
+            if other == mark || places == PLACES {
+                Step::Stop
+            } else {
+                Step::Pass
+            }
         });
-        found.map(|block| block as usize)
+        if is_in {
+            let (word, bit) = self.key_bit(key);
+            self.keys[word] |= bit;
+        }
+    }
+
+    /// The first block that has this strong hash.
+    pub(crate) fn block(&self, strong: Strong) -> Option<usize> {
+        let mut candidates = self.strong.candidates(strong.get());
+        candidates.find(|block| self.blocks[*block].strong == strong)
     }
 
     /// Whether an anchor may have this key; `false` is certain.
     #[inline]
     pub(crate) fn may_have_anchor(&self, key: u32) -> bool {
-        self.anchors.may_have(key)
+        let (word, bit) = self.key_bit(key);
+        self.keys[word] & bit != 0
+    }
+
+    #[inline]
+    fn key_bit(&self, key: u32) -> (usize, u64) {
+        let bit = key.wrapping_mul(0x85EB_CA6B) >> self.keys_shift;
+        ((bit / u64::BITS) as usize, 1 << (bit % u64::BITS))
     }
 
     /// The places in blocks where an anchor with this key stands.
-    #[inline]
     pub(crate) fn places(&self, key: u32) -> impl Iterator<Item = usize> {
-        self.anchors.places(key)
+        let candidates = self.anchors.candidates(u64::from(key));
+        candidates.filter_map(move |block| match self.blocks[block].mark {
+            Mark::Anchor { key: other, place } if other == key => Some(usize::from(place.get())),
+            _ => None,
+        })
     }
 
     /// Whether any block has no anchor.
@@ -72,6 +118,9 @@ impl Index {
     }
 }
 
+/// At most so many places are tried for one key, each at the price of a strong hash.
+const PLACES: usize = 8;
+
 /// How many slots of a table are looked at before giving up. At a load of a half, honest hashes make
 /// no run so long.
 const PROBES: usize = 64;
@@ -79,9 +128,15 @@ const PROBES: usize = 64;
 /// A hash table of blocks with linear probing.
 #[derive(Debug)]
 struct Table {
-    /// The low half of a hash, and the block's number plus one; or 0.
-    slots: Vec<u64>,
+    /// Eight bits of a hash, and 24 of a block's number plus one; or 0.
+    slots: Vec<u32>,
     shift: u32,
+}
+
+/// What a block that is in already means for one that shall be put in.
+enum Step {
+    Pass,
+    Stop,
 }
 
 impl Table {
@@ -93,97 +148,46 @@ impl Table {
         }
     }
 
-    /// Puts the block in and says so, unless an equal one is in, or there is no place for it.
-    fn insert(&mut self, hash: u64, block: u32, is_equal: impl Fn(u32) -> bool) -> bool {
+    /// Puts a block in and says so, unless one that may be equal stops it, or there is no place.
+    fn insert(&mut self, hash: u64, block: u32, mut step: impl FnMut(usize) -> Step) -> bool {
+        // The number of the last block of the longest signature is one too large.
+        if block >= NUMBER {
+            return false;
+        }
         for slot in probe(hash, self.shift, self.slots.len()) {
-            match unpack(self.slots[slot]) {
-                None => {
-                    self.slots[slot] = pack(hash, block);
-                    return true;
-                }
-                Some((tag, other)) if tag == low(hash) && is_equal(other) => return false,
-                Some(_) => {}
+            let taken = self.slots[slot];
+            if taken == 0 {
+                self.slots[slot] = tag(hash) | (block + 1);
+                return true;
+            }
+            if taken & !NUMBER == tag(hash)
+                && let Step::Stop = step((taken & NUMBER) as usize - 1)
+            {
+                return false;
             }
         }
         false
     }
 
-    fn find(&self, hash: u64, is_equal: impl Fn(u32) -> bool) -> Option<u32> {
-        for slot in probe(hash, self.shift, self.slots.len()) {
-            let (tag, block) = unpack(self.slots[slot])?;
-            if tag == low(hash) && is_equal(block) {
-                return Some(block);
-            }
-        }
-        None
+    /// The blocks that may have this hash: eight bits of it are the same.
+    #[inline]
+    fn candidates(&self, hash: u64) -> impl Iterator<Item = usize> {
+        probe(hash, self.shift, self.slots.len())
+            .map(|slot| self.slots[slot])
+            .take_while(|slot| *slot != 0)
+            .filter(move |slot| slot & !NUMBER == tag(hash))
+            .map(|slot| (slot & NUMBER) as usize - 1)
     }
 }
 
-/// At most so many places are tried for one key, each at the price of a strong hash.
-const PLACES: usize = 8;
+/// The bits of a slot that are the number of a block.
+const NUMBER: u32 = (1 << 24) - 1;
 
-/// The keys of anchors with their places; a pair that several blocks share is there once.
-#[derive(Debug)]
-struct Anchors {
-    /// One bit a key, for sixteen times as many bits as keys: turns nearly all foreign keys away
-    /// from memory that the second-level cache holds.
-    filter: Vec<u64>,
-    filter_shift: u32,
-    /// A key, and its place plus one; or 0.
-    slots: Vec<u64>,
-    shift: u32,
-}
-
-impl Anchors {
-    fn new(count: usize) -> Self {
-        let bits = slot_bits(count);
-        // Eight bits for each of the at least two slots that a key has, and at least one word.
-        let filter_bits = (bits + 3).max(6);
-        Self {
-            filter: vec![0; 1 << (filter_bits - 6)],
-            filter_shift: u32::BITS - filter_bits.min(u32::BITS - 1),
-            slots: vec![0; 1 << bits],
-            shift: u64::BITS - bits,
-        }
-    }
-
-    fn insert(&mut self, key: u32, place: u16) {
-        let mut others = 0;
-        for slot in probe(u64::from(key), self.shift, self.slots.len()) {
-            match unpack(self.slots[slot]) {
-                None => {
-                    self.slots[slot] = pack(u64::from(key), u32::from(place));
-                    let (word, bit) = self.filter_place(key);
-                    self.filter[word] |= bit;
-                    return;
-                }
-                Some((other, _)) if other != key => {}
-                Some((_, other)) if other == u32::from(place) => return,
-                Some(_) => others += 1,
-            }
-            if others == PLACES {
-                return;
-            }
-        }
-    }
-
-    #[inline]
-    fn may_have(&self, key: u32) -> bool {
-        let (word, bit) = self.filter_place(key);
-        self.filter[word] & bit != 0
-    }
-
-    fn places(&self, key: u32) -> impl Iterator<Item = usize> {
-        probe(u64::from(key), self.shift, self.slots.len())
-            .map_while(|slot| unpack(self.slots[slot]))
-            .filter_map(move |(other, place)| (other == key).then_some(place as usize))
-    }
-
-    #[inline]
-    fn filter_place(&self, key: u32) -> (usize, u64) {
-        let bit = key.wrapping_mul(0x85EB_CA6B) >> self.filter_shift;
-        ((bit / u64::BITS) as usize, 1 << (bit % u64::BITS))
-    }
+/// Eight bits of a hash that its first slot doesn't depend on much, where a slot has them.
+#[inline]
+fn tag(hash: u64) -> u32 {
+    let [.., low, _, _, _] = spread(hash).to_be_bytes();
+    u32::from(low) << 24
 }
 
 /// A blocked Bloom filter of weak hashes.
@@ -255,22 +259,6 @@ const fn spread(hash: u64) -> u64 {
     hash.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
-const fn pack(hash: u64, number: u32) -> u64 {
-    hash << 32 | (number as u64 + 1)
-}
-
-/// The low half of the hash, and the number.
-#[inline]
-fn unpack(slot: u64) -> Option<(u32, u32)> {
-    let number = low(slot).checked_sub(1)?;
-    Some((low(slot >> 32), number))
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "it is the low half")]
-const fn low(number: u64) -> u32 {
-    number as u32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,7 +288,7 @@ mod tests {
             let index = Index::new(&signature);
             let mut anchored = 0;
             for (number, block) in signature.blocks().iter().enumerate() {
-                assert_eq!(index.block(&signature, block.strong), Some(number));
+                assert_eq!(index.block(block.strong), Some(number));
                 match block.mark {
                     Mark::Anchor { key, place } => {
                         anchored += 1;
@@ -331,21 +319,21 @@ mod tests {
         let signature = signature(&basis[..250], 64);
         let index = Index::new(&signature);
         let strong = |block: usize| signature.blocks()[block].strong;
-        assert_eq!(index.block(&signature, strong(2)), Some(0));
-        assert_eq!(index.block(&signature, strong(3)), None);
+        assert_eq!(index.block(strong(2)), Some(0));
+        assert_eq!(index.block(strong(3)), None);
     }
 
     #[test]
     fn many_places_of_one_key_are_cut() {
-        let mut anchors = Anchors::new(1000);
-        for place in 16..1016 {
-            anchors.insert(7, place);
+        let mut encoded = signature(&noise(1 << 20), 1024).encode();
+        for (place, block) in (16u16..).zip(encoded[24..].chunks_mut(12)) {
+            block[..4].copy_from_slice(&7u32.to_be_bytes());
+            block[4..6].copy_from_slice(&(place % 500 + 16).to_be_bytes());
         }
-        assert_eq!(
-            anchors.places(7).collect::<Vec<_>>(),
-            Vec::from_iter(16..24)
-        );
-        assert_eq!(anchors.places(8).count(), 0);
+        let signature = Signature::decode(&encoded).unwrap();
+        let index = Index::new(&signature);
+        assert_eq!(index.places(7).collect::<Vec<_>>(), Vec::from_iter(32..40));
+        assert_eq!(index.places(8).count(), 0);
     }
 
     #[test]
@@ -355,9 +343,20 @@ mod tests {
         let inverse = 0xF1DE_83E1_9937_733D_u64;
         assert_eq!(inverse.wrapping_mul(0x9E37_79B9_7F4A_7C15), 1);
         for number in 0..1000u32 {
-            table.insert(inverse.wrapping_mul(u64::from(number)), number, |_| false);
+            table.insert(inverse.wrapping_mul(u64::from(number)), number, |_| {
+                Step::Pass
+            });
         }
         let taken = table.slots.iter().filter(|slot| **slot != 0).count();
         assert_eq!(taken, PROBES);
+    }
+
+    #[test]
+    fn the_last_block_of_the_longest_signature_does_no_harm() {
+        let mut table = Table::new(10);
+        let last = u32::try_from(Signature::MAX_BLOCKS - 1).unwrap();
+        assert!(!table.insert(1, last, |_| Step::Pass));
+        assert!(table.insert(1, last - 1, |_| Step::Pass));
+        assert_eq!(table.candidates(1).collect::<Vec<_>>(), [last as usize - 1]);
     }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Blocks<'s> {
     hasher: StrongHasher,
     keys: Keys,
     /// Made when it is first needed, which for an unchanged target it isn't.
-    index: OnceLock<Index>,
+    index: OnceLock<Index<'s>>,
 }
 
 impl<'s> Blocks<'s> {
@@ -46,7 +46,7 @@ impl<'s> Blocks<'s> {
         self.signature.block_size().len()
     }
 
-    fn index(&self) -> &Index {
+    fn index(&self) -> &Index<'s> {
         self.index.get_or_init(|| Index::new(self.signature))
     }
 
@@ -93,8 +93,8 @@ impl<'s> Blocks<'s> {
 /// What is found depends on the target alone, not on where the windows were cut: nothing is decided
 /// until enough bytes are in view ([`Search::VIEW`]), or the end is.
 #[derive(Debug)]
-pub(crate) struct Search<'s> {
-    blocks: &'s Blocks<'s>,
+pub(crate) struct Search<'b, 's> {
+    blocks: &'b Blocks<'s>,
     /// No match begins before this place of the window.
     at: usize,
     /// How much of the target came before the window.
@@ -174,12 +174,12 @@ const FIRST_STEP: usize = STEP / 4;
 const FALSE_ALARM_FLOOR: u64 = 4 << 20;
 const FALSE_ALARMS_PER_BYTE: u64 = 4;
 
-impl<'s> Search<'s> {
+impl<'b, 's> Search<'b, 's> {
     /// How many blocks must be in view for a decision, before and behind the place it is made for.
     pub(crate) const VIEW: usize = 2;
 
     /// A search that begins at this place, where a block may be expected.
-    pub(crate) fn new(blocks: &'s Blocks<'s>, at: usize, expected: usize) -> Self {
+    pub(crate) fn new(blocks: &'b Blocks<'s>, at: usize, expected: usize) -> Self {
         Self {
             anchored: Layout::of(blocks.signature.block_size()).map(Anchored::new),
             blocks,
@@ -241,7 +241,7 @@ impl<'s> Search<'s> {
                 State::Missed(block, strong) => {
                     let (block, strong) = (*block, *strong);
                     let index = self.blocks.index();
-                    if let Some(found) = index.block(self.blocks.signature, strong) {
+                    if let Some(found) = index.block(strong) {
                         return Some(self.accept(self.at, found));
                     }
                     let after = self.at + self.blocks.block_len();
@@ -428,7 +428,7 @@ impl<'s> Search<'s> {
     /// Searches the positions in `starts`, by their weak hash, for blocks without anchor.
     fn roll(
         &mut self,
-        index: &Index,
+        index: &Index<'_>,
         starts: std::ops::Range<usize>,
         window: &[u8],
     ) -> Option<(usize, usize)> {
@@ -457,13 +457,13 @@ impl<'s> Search<'s> {
 
     /// Tests whether a block of the basis is at this place.
     #[inline(never)]
-    fn probe(&mut self, index: &Index, at: usize, window: &[u8]) -> Option<usize> {
+    fn probe(&mut self, index: &Index<'_>, at: usize, window: &[u8]) -> Option<usize> {
         let bytes = window.get(at..)?.get(..self.blocks.block_len())?;
         let allowed = FALSE_ALARMS_PER_BYTE * (self.before + at as u64) + FALSE_ALARM_FLOOR;
         if at < self.at || self.false_alarms > allowed {
             return None;
         }
-        let found = index.block(self.blocks.signature, self.blocks.hasher.hash(bytes));
+        let found = index.block(self.blocks.hasher.hash(bytes));
         if found.is_none() {
             self.false_alarms += bytes.len() as u64;
         }
