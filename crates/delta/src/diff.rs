@@ -157,7 +157,7 @@ pub fn diff_read(
 /// Makes the delta from the basis behind `signature` to `target`, read to its end, and writes it
 /// encoded: the same bytes as [`diff`] and [`Delta::encode`].
 ///
-/// Memory: at most 40 bytes for each block of the signature, and a window of four blocks and a
+/// Memory: at most 40 bytes for each block of the signature, and a window of eight blocks and a
 /// megabyte. Operations are written in small pieces, so let `out` be buffered.
 ///
 /// # Errors

@@ -6,14 +6,42 @@ use crate::{
     strong::Strong,
 };
 
-/// The full-sized blocks of a signature, found by their hashes.
+/// The full-sized blocks of a signature, found by their strong hashes.
 ///
-/// However the hashes in a signature were chosen, a look-up takes a bounded number of steps: what
-/// would take more to find is not found, and costs its sender literals.
+/// However the hashes in a signature were chosen, a look-up takes a bounded number of steps, here and
+/// in [`Marks`]: what would take more to find is not found, and costs its sender literals.
 #[derive(Debug)]
-pub(crate) struct Index<'s> {
+pub(crate) struct Strongs<'s> {
     blocks: &'s [Block],
-    strong: Table,
+    table: Table,
+}
+
+impl<'s> Strongs<'s> {
+    pub(crate) fn new(signature: &'s Signature) -> Self {
+        let blocks = full_blocks(signature);
+        let mut table = Table::new(blocks.len());
+        for (number, block) in (0u32..).zip(blocks) {
+            table.insert(block.strong.get(), number, |other| {
+                match blocks[other].strong == block.strong {
+                    true => Step::Stop,
+                    false => Step::Pass,
+                }
+            });
+        }
+        Self { blocks, table }
+    }
+
+    /// The first block that has this strong hash.
+    pub(crate) fn find(&self, strong: Strong) -> Option<usize> {
+        let mut candidates = self.table.candidates(strong.get());
+        candidates.find(|block| self.blocks[*block].strong == strong)
+    }
+}
+
+/// The full-sized blocks of a signature, found by what marks them.
+#[derive(Debug)]
+pub(crate) struct Marks<'s> {
+    blocks: &'s [Block],
     anchors: Table,
     /// One bit a key, for sixteen times as many bits as keys at least: turns nearly all foreign keys
     /// away from memory that the second-level cache holds.
@@ -23,17 +51,16 @@ pub(crate) struct Index<'s> {
     has_weak: bool,
 }
 
-impl<'s> Index<'s> {
+impl<'s> Marks<'s> {
     pub(crate) fn new(signature: &'s Signature) -> Self {
-        let blocks = &signature.blocks()[..signature.full_blocks()];
+        let blocks = full_blocks(signature);
         let is_weak = |block: &&Block| matches!(block.mark, Mark::Weak(_));
         let weak_count = blocks.iter().filter(is_weak).count();
         let anchor_count = blocks.len() - weak_count;
         // At least one word.
         let key_bits = (slot_bits(anchor_count) + 3).clamp(6, u32::BITS - 1);
-        let mut index = Self {
+        let mut marks = Self {
             blocks,
-            strong: Table::new(blocks.len()),
             anchors: Table::new(anchor_count),
             keys: vec![0; 1 << (key_bits - 6)],
             keys_shift: u32::BITS - key_bits,
@@ -41,22 +68,12 @@ impl<'s> Index<'s> {
             has_weak: weak_count > 0,
         };
         for (number, block) in (0u32..).zip(blocks) {
-            let hash = block.strong.get();
-            let is_first = index.strong.insert(hash, number, |other| {
-                if blocks[other].strong == block.strong {
-                    Step::Stop
-                } else {
-                    Step::Pass
-                }
-            });
-            if is_first {
-                match block.mark {
-                    Mark::Anchor { key, .. } => index.insert_anchor(key, number, block.mark),
-                    Mark::Weak(weak) => index.weak.insert(weak),
-                }
+            match block.mark {
+                Mark::Anchor { key, .. } => marks.insert_anchor(key, number, block.mark),
+                Mark::Weak(weak) => marks.weak.insert(weak),
             }
         }
-        index
+        marks
     }
 
     fn insert_anchor(&mut self, key: u32, number: u32, mark: Mark) {
@@ -66,22 +83,15 @@ impl<'s> Index<'s> {
             if matches!(other, Mark::Anchor { key: other, .. } if other == key) {
                 places += 1;
             }
-            if other == mark || places == PLACES {
-                Step::Stop
-            } else {
-                Step::Pass
+            match other == mark || places == PLACES {
+                true => Step::Stop,
+                false => Step::Pass,
             }
         });
         if is_in {
             let (word, bit) = self.key_bit(key);
             self.keys[word] |= bit;
         }
-    }
-
-    /// The first block that has this strong hash.
-    pub(crate) fn block(&self, strong: Strong) -> Option<usize> {
-        let mut candidates = self.strong.candidates(strong.get());
-        candidates.find(|block| self.blocks[*block].strong == strong)
     }
 
     /// Whether an anchor may have this key; `false` is certain.
@@ -113,9 +123,13 @@ impl<'s> Index<'s> {
 
     /// Whether a block without anchor may have this weak hash; `false` is certain.
     #[inline(always)]
-    pub(crate) fn may_have(&self, weak: u32) -> bool {
+    pub(crate) fn may_have_weak(&self, weak: u32) -> bool {
         self.weak.may_have(weak)
     }
+}
+
+fn full_blocks(signature: &Signature) -> &[Block] {
+    &signature.blocks()[..signature.full_blocks()]
 }
 
 /// At most so many places are tried for one key, each at the price of a strong hash.
@@ -285,20 +299,20 @@ mod tests {
     fn blocks_are_found_by_what_they_have() {
         for block_size in [64, 512, 2048] {
             let signature = signature(&noise(1 << 20), block_size);
-            let index = Index::new(&signature);
+            let (strongs, marks) = (Strongs::new(&signature), Marks::new(&signature));
             let mut anchored = 0;
             for (number, block) in signature.blocks().iter().enumerate() {
-                assert_eq!(index.block(block.strong), Some(number));
+                assert_eq!(strongs.find(block.strong), Some(number));
                 match block.mark {
                     Mark::Anchor { key, place } => {
                         anchored += 1;
                         assert!(
-                            index
+                            marks
                                 .places(key)
                                 .any(|found| found == usize::from(place.get()))
                         );
                     }
-                    Mark::Weak(weak) => assert!(index.has_weak() && index.may_have(weak)),
+                    Mark::Weak(weak) => assert!(marks.has_weak() && marks.may_have_weak(weak)),
                 }
             }
             let share = anchored * 100 / signature.blocks().len();
@@ -317,10 +331,10 @@ mod tests {
     fn equal_blocks_are_the_first_of_them_and_the_short_one_is_not_in() {
         let basis = [[1; 64], [2; 64], [1; 64], [1; 64]].concat();
         let signature = signature(&basis[..250], 64);
-        let index = Index::new(&signature);
+        let strongs = Strongs::new(&signature);
         let strong = |block: usize| signature.blocks()[block].strong;
-        assert_eq!(index.block(strong(2)), Some(0));
-        assert_eq!(index.block(strong(3)), None);
+        assert_eq!(strongs.find(strong(2)), Some(0));
+        assert_eq!(strongs.find(strong(3)), None);
     }
 
     #[test]
@@ -331,9 +345,9 @@ mod tests {
             block[4..6].copy_from_slice(&(place % 500 + 16).to_be_bytes());
         }
         let signature = Signature::decode(&encoded).unwrap();
-        let index = Index::new(&signature);
-        assert_eq!(index.places(7).collect::<Vec<_>>(), Vec::from_iter(32..40));
-        assert_eq!(index.places(8).count(), 0);
+        let marks = Marks::new(&signature);
+        assert_eq!(marks.places(7).collect::<Vec<_>>(), Vec::from_iter(32..40));
+        assert_eq!(marks.places(8).count(), 0);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use crate::{
     Signature,
     anchor::{ANCHORS, Finder, ISOLATION, KEY_LEN, Keys, Layout, STEP},
-    index::Index,
+    index::{Marks, Strongs},
+    signature::Mark,
     simd::{self, WORD},
     strong::{Strong, StrongHasher},
     weak::Weak,
@@ -28,8 +29,9 @@ pub(crate) struct Blocks<'s> {
     signature: &'s Signature,
     hasher: StrongHasher,
     keys: Keys,
-    /// Made when it is first needed, which for an unchanged target it isn't.
-    index: OnceLock<Index<'s>>,
+    /// Made when they are first needed, which for an unchanged target they aren't.
+    strongs: OnceLock<Strongs<'s>>,
+    marks: OnceLock<Marks<'s>>,
 }
 
 impl<'s> Blocks<'s> {
@@ -38,7 +40,8 @@ impl<'s> Blocks<'s> {
             signature,
             hasher: StrongHasher::new(signature.seed()),
             keys: Keys::new(signature.seed()),
-            index: OnceLock::new(),
+            strongs: OnceLock::new(),
+            marks: OnceLock::new(),
         }
     }
 
@@ -46,8 +49,14 @@ impl<'s> Blocks<'s> {
         self.signature.block_size().len()
     }
 
-    fn index(&self) -> &Index<'s> {
-        self.index.get_or_init(|| Index::new(self.signature))
+    fn marks(&self) -> &Marks<'s> {
+        self.marks.get_or_init(|| Marks::new(self.signature))
+    }
+
+    /// The full-sized block that has this strong hash.
+    fn find(&self, strong: Strong) -> Option<usize> {
+        let strongs = self.strongs.get_or_init(|| Strongs::new(self.signature));
+        strongs.find(strong)
     }
 
     /// Whether the basis' block is what `bytes` begin with, and how long it is.
@@ -164,6 +173,9 @@ struct Promise {
     roll: usize,
 }
 
+/// How far a small change moves what follows it, in bytes. Blocks with anchors are longer.
+const NEAR: usize = 256;
+
 /// After a change the next match is often near; later ever more positions are searched at once.
 const FIRST_STEP: usize = STEP / 4;
 
@@ -176,7 +188,7 @@ const FALSE_ALARMS_PER_BYTE: u64 = 4;
 
 impl<'b, 's> Search<'b, 's> {
     /// How many blocks must be in view for a decision, before and behind the place it is made for.
-    pub(crate) const VIEW: usize = 2;
+    pub(crate) const VIEW: usize = 4;
 
     /// A search that begins at this place, where a block may be expected.
     pub(crate) fn new(blocks: &'b Blocks<'s>, at: usize, expected: usize) -> Self {
@@ -240,9 +252,11 @@ impl<'b, 's> Search<'b, 's> {
                 }
                 State::Missed(block, strong) => {
                     let (block, strong) = (*block, *strong);
-                    let index = self.blocks.index();
-                    if let Some(found) = index.block(strong) {
+                    if let Some(found) = self.blocks.find(strong) {
                         return Some(self.accept(self.at, found));
+                    }
+                    if let Some((at, found)) = self.near(block, window) {
+                        return Some(self.accept(at, found));
                     }
                     let after = self.at + self.blocks.block_len();
                     self.state = match self.blocks.test(block + 1, &window[after..]) {
@@ -327,6 +341,42 @@ impl<'b, 's> Search<'b, 's> {
         }
     }
 
+    /// Looks for the block after the missed one by its anchor, near to where it would be if nothing
+    /// had moved; a small change is behind the search so before it has begun.
+    fn near(&mut self, missed: usize, window: &[u8]) -> Option<(usize, usize)> {
+        let signature = self.blocks.signature;
+        let block_len = self.blocks.block_len();
+        let next = missed + 1;
+        let Mark::Anchor { key, place } = signature.blocks().get(next)?.mark else {
+            return None;
+        };
+        let anchored = self.anchored.as_mut()?;
+        let middle = self.at + block_len + usize::from(place.get());
+        let start = middle - NEAR;
+        let end = (middle + NEAR).min((window.len() + 1).saturating_sub(KEY_LEN));
+        let bytes = window.get(start..)?;
+        anchored.finder.restart();
+        let anchors = anchored.finder.find(bytes, end.saturating_sub(start));
+        let found = anchors.iter().find_map(|anchor| {
+            let bytes = bytes[usize::from(*anchor)..].first_chunk::<KEY_LEN>()?;
+            let at = (start + usize::from(*anchor)).checked_sub(usize::from(place.get()))?;
+            (self.blocks.keys.of(bytes) == key && at >= self.at).then_some(at)
+        });
+        let at = found?;
+        if self.blocks.test(next, &window[at..]).is_none() {
+            self.false_alarms += block_len as u64;
+            return None;
+        }
+        // The missed block may stand before it, moved but whole.
+        let before = at.checked_sub(block_len).filter(|before| *before > self.at);
+        match before {
+            Some(before) if self.blocks.test(missed, &window[before..]).is_some() => {
+                Some((before, missed))
+            }
+            _ => Some((at, next)),
+        }
+    }
+
     /// Searches on for anchors, and for blocks without; gives the place of a block and its number.
     fn scan(
         &mut self,
@@ -335,7 +385,7 @@ impl<'b, 's> Search<'b, 's> {
         window: &[u8],
         at_end: bool,
     ) -> Option<(usize, usize)> {
-        let index = self.blocks.index();
+        let marks = self.blocks.marks();
         let block_len = self.blocks.block_len();
         let (_, last_place) = anchored.layout.places();
         // What an anchor promises must be in view.
@@ -372,21 +422,21 @@ impl<'b, 's> Search<'b, 's> {
                     roll: scan.roll,
                 };
                 // Where a block's length has no anchor, there may be a block without.
-                let is_gap = index.has_weak() & (scan.roll + last_place < anchor);
-                promises += usize::from(index.may_have_anchor(key) | is_gap);
+                let is_gap = marks.has_weak() & (scan.roll + last_place < anchor);
+                promises += usize::from(marks.may_have_anchor(key) | is_gap);
                 scan.roll = scan.roll.max(anchor + 1 - ISOLATION);
             }
             scan.cursor += count;
             for promise in &anchored.promises[..promises] {
                 let starts = promise.roll..promise.anchor.saturating_sub(last_place);
-                if index.has_weak()
-                    && let Some(found) = self.roll(index, starts, window)
+                if marks.has_weak()
+                    && let Some(found) = self.roll(marks, starts, window)
                 {
                     return Some(found);
                 }
-                for place in index.places(promise.key) {
+                for place in marks.places(promise.key) {
                     if let Some(at) = promise.anchor.checked_sub(place)
-                        && let Some(block) = self.probe(index, at, window)
+                        && let Some(block) = self.probe(at, window)
                     {
                         return Some((at, block));
                     }
@@ -394,8 +444,8 @@ impl<'b, 's> Search<'b, 's> {
             }
             let starts = scan.roll..scan.cursor.saturating_sub(last_place);
             let searched = scan.roll.max(starts.end);
-            if index.has_weak()
-                && let Some(found) = self.roll(index, starts, window)
+            if marks.has_weak()
+                && let Some(found) = self.roll(marks, starts, window)
             {
                 return Some(found);
             }
@@ -409,12 +459,12 @@ impl<'b, 's> Search<'b, 's> {
 
     /// Searches every position, for blocks that are too small to have anchors.
     fn scan_small(&mut self, mut scan: Scan, window: &[u8]) -> Option<(usize, usize)> {
-        let index = self.blocks.index();
+        let marks = self.blocks.marks();
         let end = (window.len() + 1).saturating_sub(self.blocks.block_len());
         let starts = scan.roll..end;
         let searched = scan.roll.max(end);
-        if index.has_weak()
-            && let Some(found) = self.roll(index, starts, window)
+        if marks.has_weak()
+            && let Some(found) = self.roll(marks, starts, window)
         {
             return Some(found);
         }
@@ -428,7 +478,7 @@ impl<'b, 's> Search<'b, 's> {
     /// Searches the positions in `starts`, by their weak hash, for blocks without anchor.
     fn roll(
         &mut self,
-        index: &Index<'_>,
+        marks: &Marks<'_>,
         starts: std::ops::Range<usize>,
         window: &[u8],
     ) -> Option<(usize, usize)> {
@@ -444,8 +494,8 @@ impl<'b, 's> Search<'b, 's> {
         let mut steps = leaving.iter().zip(entering);
         let mut at = starts.start;
         loop {
-            if index.may_have(weak.digest())
-                && let Some(block) = self.probe(index, at, window)
+            if marks.may_have_weak(weak.digest())
+                && let Some(block) = self.probe(at, window)
             {
                 return Some((at, block));
             }
@@ -457,13 +507,13 @@ impl<'b, 's> Search<'b, 's> {
 
     /// Tests whether a block of the basis is at this place.
     #[inline(never)]
-    fn probe(&mut self, index: &Index<'_>, at: usize, window: &[u8]) -> Option<usize> {
+    fn probe(&mut self, at: usize, window: &[u8]) -> Option<usize> {
         let bytes = window.get(at..)?.get(..self.blocks.block_len())?;
         let allowed = FALSE_ALARMS_PER_BYTE * (self.before + at as u64) + FALSE_ALARM_FLOOR;
         if at < self.at || self.false_alarms > allowed {
             return None;
         }
-        let found = index.block(self.blocks.hasher.hash(bytes));
+        let found = self.blocks.find(self.blocks.hasher.hash(bytes));
         if found.is_none() {
             self.false_alarms += bytes.len() as u64;
         }
@@ -631,7 +681,11 @@ mod tests {
         let signature = signature(&basis);
         let blocks = Blocks::new(&signature);
         let mut search = Search::new(&blocks, 0, 0);
-        assert!(blocks.index().may_have(Weak::of(&target[..BLOCK]).digest()));
+        assert!(
+            blocks
+                .marks()
+                .may_have_weak(Weak::of(&target[..BLOCK]).digest())
+        );
         assert_eq!(search.next_match(&target, true), None);
         let allowed = FALSE_ALARM_FLOOR + FALSE_ALARMS_PER_BYTE * target.len() as u64;
         assert!(
