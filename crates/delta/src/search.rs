@@ -176,6 +176,9 @@ struct Promise {
 /// How far a small change moves what follows it, in bytes. Blocks with anchors are longer.
 const NEAR: usize = 256;
 
+/// How many positions are rolled over at a time.
+const ROLLED: usize = 256;
+
 /// After a change the next match is often near; later ever more positions are searched at once.
 const FIRST_STEP: usize = STEP / 4;
 
@@ -487,30 +490,59 @@ impl<'b, 's> Search<'b, 's> {
         if starts.start >= end {
             return None;
         }
-        let first = &window[starts.start..][..block_len];
-        let mut weak = Weak::of(first);
-        let leaving = &window[starts.start..end - 1];
-        let entering = &window[starts.start + block_len..];
-        let mut steps = leaving.iter().zip(entering);
         let mut at = starts.start;
-        loop {
-            if marks.may_have_weak(weak.digest())
-                && let Some(block) = self.probe(at, window)
-            {
-                return Some((at, block));
+        let mut weak = Weak::of(&[]);
+        let mut is_known = false;
+        // First the hashes of many positions, then which of them the filter lets pass, and then what
+        // these are: so the processor has no branch to guess that depends on the data.
+        let mut digests = [0; ROLLED];
+        let mut passing = [0; ROLLED];
+        while at < end {
+            // Up to a boundary that doesn't depend on the window.
+            #[expect(clippy::cast_possible_truncation, reason = "it is a small remainder")]
+            let past = (self.before % ROLLED as u64) as usize + at;
+            let count = (ROLLED - past % ROLLED).min(end - at);
+            if self.is_over_budget(at) {
+                at += count;
+                is_known = false;
+                continue;
             }
-            at += 1;
-            let (leaving, entering) = steps.next()?;
-            weak.roll(*leaving, *entering);
+            if !is_known {
+                weak = Weak::of(&window[at..][..block_len]);
+                is_known = true;
+            }
+            let digests = &mut digests[..count];
+            // The last window has nothing behind it to roll on to; its hash is the one left over.
+            let steps = count.min(window.len() - block_len - at);
+            weak.roll_all(
+                &window[at..],
+                &window[at + block_len..],
+                &mut digests[..steps],
+            );
+            if steps < count {
+                digests[steps] = weak.digest();
+            }
+            let mut passed = 0;
+            for (position, digest) in (0u16..).zip(&*digests) {
+                passing[passed % ROLLED] = position;
+                passed += usize::from(marks.may_have_weak(*digest));
+            }
+            for position in &passing[..passed] {
+                let at = at + usize::from(*position);
+                if let Some(block) = self.probe(at, window) {
+                    return Some((at, block));
+                }
+            }
+            at += count;
         }
+        None
     }
 
     /// Tests whether a block of the basis is at this place.
     #[inline(never)]
     fn probe(&mut self, at: usize, window: &[u8]) -> Option<usize> {
         let bytes = window.get(at..)?.get(..self.blocks.block_len())?;
-        let allowed = FALSE_ALARMS_PER_BYTE * (self.before + at as u64) + FALSE_ALARM_FLOOR;
-        if at < self.at || self.false_alarms > allowed {
+        if at < self.at || self.is_over_budget(at) {
             return None;
         }
         let found = self.blocks.find(self.blocks.hasher.hash(bytes));
@@ -518,6 +550,12 @@ impl<'b, 's> Search<'b, 's> {
             self.false_alarms += bytes.len() as u64;
         }
         found
+    }
+
+    /// Whether too much was hashed in vain for this place of the window.
+    const fn is_over_budget(&self, at: usize) -> bool {
+        let allowed = FALSE_ALARMS_PER_BYTE * (self.before + at as u64) + FALSE_ALARM_FLOOR;
+        self.false_alarms > allowed
     }
 
     /// Tests the short last block at the end of the target; nothing is left to search then.

@@ -42,6 +42,16 @@ impl Weak {
             .wrapping_add(self.sum);
     }
 
+    /// Moves the window along by as many bytes as `digests` has places, and gives the hash before each
+    /// step.
+    #[inline]
+    pub(crate) fn roll_all(&mut self, leaving: &[u8], entering: &[u8], digests: &mut [u32]) {
+        for ((digest, leaving), entering) in digests.iter_mut().zip(leaving).zip(entering) {
+            *digest = self.digest();
+            self.roll(*leaving, *entering);
+        }
+    }
+
     /// The hash in 32 bits.
     #[inline(always)]
     pub(crate) const fn digest(self) -> u32 {
