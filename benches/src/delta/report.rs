@@ -174,6 +174,16 @@ impl Measurements {
         if let Some(note) = &self.note {
             writeln!(out, "  {note}")?;
         }
+        for figures in &self.figures {
+            // What is said of all workloads is said once, below them.
+            if let Engine::Program(program) = figures.engine
+                && figures.operation == Operation::Diff
+                && let Some(remark) = program.remark(self.workload)
+                && Some(remark) != program.remark(Workload::Identical)
+            {
+                writeln!(out, "  {}: {remark}", program.name())?;
+            }
+        }
         let header = [
             "operation",
             "engine",
