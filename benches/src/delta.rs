@@ -1,151 +1,247 @@
-//! How fast are signature, diff and patch, next to `fast_rsync`?
+//! How fast are signature, diff and patch, next to who else does that?
 //!
-//! Ours does more: it also makes and checks the BLAKE3 of basis and target. Both sides make their
-//! encoded form, with the same block size.
+//! # How to read the table
+//!
+//! See [`HOW_TO_READ`], which `--help` prints.
+//!
+//! # How it is measured
+//!
+//! In rounds: in each, every engine runs every operation once, engine after engine, so that a busy
+//! moment of the machine hits all. Ratios are taken within a round. An in-process engine has a process
+//! for itself, with the inputs in memory ([`worker`]); programs read and write files, in memory where
+//! there is room ([`files`]). Everything an engine makes is checked: each signature to be the same,
+//! each delta and each patched target byte for byte.
 
-use std::hint::black_box;
+mod child;
+mod engines;
+mod files;
+mod noise;
+mod operation;
+mod report;
+mod rounds;
+mod worker;
+mod workloads;
 
-use anyhow::ensure;
-use patchwire_delta::{BlockSize, Seed, Signature, SignatureOptions, diff, patch};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    time::Duration,
+};
 
-use crate::measure::{Comparison, compare, print_json, print_table};
+use anyhow::{bail, ensure};
+use bytesize::ByteSize;
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+
+pub(crate) use self::worker::work;
+use self::{
+    child::Interruption,
+    engines::Engine,
+    files::{Need, Scratch},
+    report::{Peer, Row, print_conditions},
+    rounds::{Field, Terms, runs},
+    workloads::Workload,
+};
+
+/// What the help says behind the options.
+pub(crate) const HOW_TO_READ: &str = "\
+How to read the table:
+
+  GB/CPU s          10⁹ bytes of input per second on a processor, over all threads and processes; the \
+input is the basis for a signature, else the target. GB/s is the same per second that passed
+  output, zstd      the length of the encoded signature or delta, and compressed by zstd -3; of rsync \
+the bytes sent and received
+  peak              in process: the most memory beyond the inputs. Of a program: the most of one of its \
+processes, code and libraries included
+  times fast_rsync  fast_rsync's time on a processor, divided by that of the engine in the same round: \
+above 1 the engine is faster. The median over the rounds, and the least and the greatest. “At least” \
+where the peer was stopped at the limit
+  times rdiff       the same with rdiff, which also starts and reads and writes files
+
+Operations:
+
+  signature     from the basis to the encoded signature
+  diff          from the decoded signature, its index included, to the delta as the library gives it: of \
+fast_rsync an encoded one with its literals, of patchwire one that borrows them from the target. xdelta3 \
+and zstd have no signatures and read the basis
+  patch         from the basis and the encoded delta to the target in a fresh vector, which patchwire \
+also verifies. One of 32 MiB or less may get memory that the allocator has kept. Programs: to a new file
+  patch-reused  the same into a buffer that was used before. It has two ratios: to fast_rsync's patch \
+into a fresh vector, as its users call it, and to fast_rsync into a reused buffer
+  patch-file    from the basis in memory to a new file
+  digest        BLAKE3 of the target alone, which is part of patchwire's diff and patch
+  whole         rsync from the target to a copy of the basis
+
+JSON: a list of objects, one for each operation of each engine on each workload; null where there is \
+nothing. ratio_fast_rsync of patch-reused is the one to fast_rsync's patch into a fresh vector, \
+ratio_fast_rsync_reused the one to its own patch-reused. Where over_limit is true, a run took longer than \
+--limit; where ratio_…_at_least is true, that happened to the peer, and the ratio is its time until then.";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Print JSON instead of a table
+    /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
-    /// The length of the generated basis in MiB
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    mib: u16,
-    /// The block size in bytes
-    #[arg(long, default_value_t = 2048)]
-    block_size: u32,
+    /// Which of the programs must be installed
+    #[arg(long, value_enum, default_value_t = Peers::Installed)]
+    peers: Peers,
+    /// The length of basis and target: bytes, or as 64MiB or 1GiB
+    #[arg(long, default_value = "256MiB", value_parser = parse_size)]
+    size: usize,
     /// How many rounds are measured
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
+    /// The block size in bytes
+    #[arg(
+        long,
+        default_value_t = 2048,
+        value_parser = clap::value_parser!(u32).range(64..=128 << 10)
+    )]
+    block_size: u32,
+    /// A workload to measure on; all if none is named
+    #[arg(long = "workload", value_name = "NAME", value_delimiter = ',')]
+    workloads: Vec<Workload>,
+    /// An engine to measure; all if none is named
+    #[arg(long = "engine", value_name = "NAME", value_delimiter = ',')]
+    engines: Vec<Engine>,
+    /// How long one run of an operation may take before it is stopped
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    limit: Duration,
+    /// Where the files lie while the run lasts; in memory if there is enough, else among the temporary
+    /// files
+    #[arg(long)]
+    dir: Option<PathBuf>,
 }
 
-const PEER: &str = "fast_rsync 0.2 (MD4, no digest of the whole)";
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Peers {
+    /// All of them: a missing one is an error
+    All,
+    /// Those that are installed
+    Installed,
+}
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let len = usize::from(args.mib) << 20;
-    let rounds = usize::from(args.rounds);
-    let sides = Sides::new(BlockSize::try_from(args.block_size)?);
-    let basis = noise(len, 1);
-    let edited = |edits: usize| {
-        let mut target = basis.clone();
-        for at in (0..edits).map(|edit| (2 * edit + 1) * len / (2 * edits)) {
-            target.splice(at..at + 3, *b"edited");
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let all_if_none = |named: Vec<Engine>| match named.as_slice() {
+        [] => Engine::value_variants().to_vec(),
+        // In the order they have, and each once.
+        _ => {
+            let all = Engine::value_variants().iter().copied();
+            all.filter(|engine| named.contains(engine)).collect()
         }
-        target
     };
-    let (few, many) = (edited(50), edited(2048));
-    let unrelated = noise(len, 2);
+    let mut engines = all_if_none(args.engines);
+    let peers = find_peers(&engines, args.peers)?;
+    engines.retain(|engine| {
+        let of_peer = |peer: &&Peer| Engine::Program(peer.program) == *engine;
+        let peer = peers.iter().find(of_peer);
+        peer.is_none_or(|peer| peer.version.is_some())
+    });
+    ensure!(!engines.is_empty(), "none of these engines is installed");
+    let workloads: Vec<Workload> = Workload::value_variants()
+        .iter()
+        .copied()
+        .filter(|workload| args.workloads.is_empty() || args.workloads.contains(workload))
+        .collect();
+    let terms = Terms {
+        rounds: usize::from(args.rounds),
+        block_size: args.block_size,
+        limit: args.limit,
+    };
 
-    let mut comparisons = vec![compare(
-        "signature",
-        len,
-        rounds,
-        || Ok(black_box(sides.our_signature(&basis).encode()).len()),
-        || Ok(black_box(sides.peer_signature(&basis)).serialized().len()),
-    )?];
-    for (diff_case, patch_case, target) in [
-        ("diff, identical", "patch, identical", &basis),
-        ("diff, 50 edits", "patch, 50 edits", &few),
-        ("diff, 2048 edits", "patch, 2048 edits", &many),
-        ("diff, unrelated", "patch, unrelated", &unrelated),
-    ] {
-        comparisons.extend(sides.compare(diff_case, patch_case, &basis, target, rounds)?);
-    }
-    if args.json {
-        print_json(PEER, &comparisons)
-    } else {
-        Ok(print_table(PEER, &comparisons)?)
-    }
-}
-
-/// How both sides make their signatures.
-struct Sides {
-    options: SignatureOptions,
-    peer_options: fast_rsync::SignatureOptions,
-}
-
-impl Sides {
-    fn new(block_size: BlockSize) -> Self {
-        Self {
-            options: SignatureOptions {
-                block_size: Some(block_size),
-                ..SignatureOptions::new(Seed(0x5EED))
-            },
-            peer_options: fast_rsync::SignatureOptions {
-                block_size: block_size.get(),
-                // As many bytes of strong hash as ours.
-                crypto_hash_size: 8,
-            },
+    let interruption = Interruption::listen()?;
+    let scratch = Scratch::create(args.dir.as_deref(), need(args.size, &engines))?;
+    let progress = ProgressBar::new(runs(&engines, terms.rounds) * workloads.len() as u64);
+    progress.set_style(ProgressStyle::with_template(
+        "{wide_bar} {pos}/{len} {eta} {msg}",
+    )?);
+    let mut rows: Vec<Row> = Vec::new();
+    for workload in workloads {
+        let files = scratch.files(workload.name())?;
+        let field = Field {
+            workload,
+            terms,
+            files: &files,
+            interruption: &interruption,
+            progress: &progress,
+        };
+        let measurements = field.measure(workload.len(args.size), &engines)?;
+        files.remove()?;
+        if args.json {
+            rows.extend(measurements.rows(&peers, terms));
+        } else {
+            progress.suspend(|| measurements.print(&mut io::stdout().lock(), terms))?;
         }
     }
+    progress.finish_and_clear();
 
-    fn our_signature(&self, basis: &[u8]) -> Signature {
-        Signature::of(basis, self.options)
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &rows)?;
+        return Ok(writeln!(out)?);
     }
-
-    fn peer_signature(&self, basis: &[u8]) -> fast_rsync::Signature {
-        fast_rsync::Signature::calculate(basis, self.peer_options)
-    }
-
-    fn compare(
-        &self,
-        diff_case: &'static str,
-        patch_case: &'static str,
-        basis: &[u8],
-        target: &[u8],
-        rounds: usize,
-    ) -> anyhow::Result<[Comparison; 2]> {
-        let signature = self.our_signature(basis);
-        let peer_signature = self.peer_signature(basis);
-        let peer_diff = || {
-            let mut delta = Vec::new();
-            fast_rsync::diff(&peer_signature.index(), target, &mut delta)?;
-            anyhow::Ok(delta)
-        };
-        let diffs = compare(
-            diff_case,
-            target.len(),
-            rounds,
-            || Ok(black_box(diff(&signature, target).encode()).len()),
-            || Ok(black_box(peer_diff()?).len()),
-        )?;
-
-        let delta = diff(&signature, target).encode();
-        let peer_delta = peer_diff()?;
-        let max_len = target.len() as u64;
-        let peer_patch = || {
-            let mut output = Vec::with_capacity(target.len());
-            fast_rsync::apply_limited(basis, &peer_delta, &mut output, target.len())?;
-            anyhow::Ok(output)
-        };
-        ensure!(patch(basis, &delta, max_len)? == target && peer_patch()? == target);
-        let patches = compare(
-            patch_case,
-            target.len(),
-            rounds,
-            || Ok(black_box(patch(basis, &delta, max_len)?).len()),
-            || Ok(black_box(peer_patch()?).len()),
-        )?;
-        Ok([diffs, patches])
-    }
+    let place = scratch.path().display().to_string();
+    Ok(print_conditions(&mut out, &peers, terms, &place)?)
 }
 
-/// Bytes without any repetition worth matching, the same in every run.
-fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed;
-    let words = std::iter::repeat_with(|| {
-        // SplitMix64 (Steele, Lea and Flood 2014).
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut word = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (word ^ (word >> 31)).to_le_bytes()
+/// The programs among the engines.
+fn find_peers(engines: &[Engine], needed: Peers) -> anyhow::Result<Vec<Peer>> {
+    let programs = engines.iter().filter_map(|engine| match engine {
+        Engine::Program(program) => Some(*program),
+        Engine::InProcess(_) => None,
     });
-    words.flatten().take(len).collect()
+    let peers: Vec<Peer> = programs
+        .map(|program| Peer {
+            program,
+            version: program.version(),
+        })
+        .collect();
+    let missing: Vec<&str> = peers
+        .iter()
+        .filter(|peer| peer.version.is_none())
+        .map(|peer| peer.program.package())
+        .collect();
+    if needed == Peers::All && !missing.is_empty() {
+        bail!(
+            "peers are missing; on Debian: apt install {}",
+            missing.join(" ")
+        );
+    }
+    Ok(peers)
 }
+
+/// What a run with inputs of this length needs at most.
+fn need(len: usize, engines: &[Engine]) -> Need {
+    let in_process = engines
+        .iter()
+        .filter(|engine| matches!(engine, Engine::InProcess(_)));
+    let in_process = in_process.count() as u64;
+    // With what is longer than asked for, and signatures.
+    let len = len as u64 + len as u64 / 4 + (32 << 20);
+    Need {
+        // Basis and target; a delta of each engine, at worst as long as the target; and what is
+        // patched, of which rsync has two.
+        files: (2 + engines.len() as u64 + 2) * len,
+        // Of each engine: basis, target, delta, one more of it, and two that are patched. Before that,
+        // what makes the basis and the target.
+        memory: (6 * in_process).max(4) * len,
+    }
+}
+
+fn parse_size(text: &str) -> Result<usize, String> {
+    let size: ByteSize = text.parse()?;
+    usize::try_from(size.as_u64())
+        .ok()
+        .filter(|size| (MIN_SIZE..=MAX_SIZE).contains(size))
+        .ok_or_else(|| {
+            format!(
+                "{size} is outside {}..={}",
+                ByteSize(MIN_SIZE as u64),
+                ByteSize(MAX_SIZE as u64)
+            )
+        })
+}
+
+/// Below that there is no room for the edits.
+const MIN_SIZE: usize = 64 << 10;
+const MAX_SIZE: usize = 16 << 30;

@@ -1,69 +1,75 @@
-//! Interleaved measurements, and how they are told.
+//! What an operation costs, and the middle of many measurements.
 
 use std::{
-    io::{self, Write},
+    fs, io,
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use anyhow::Context;
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
-/// What one case cost ourselves and a peer.
-#[derive(Debug)]
-pub(crate) struct Comparison {
-    pub(crate) case: &'static str,
-    /// How many bytes of input the case has: what its throughput is counted in.
-    pub(crate) bytes: usize,
-    pub(crate) ours: Side,
-    pub(crate) peer: Side,
+/// What one run of an operation cost.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Cost {
+    /// The time on a processor, over all threads, in the program and in the kernel for it.
+    pub(crate) cpu: Duration,
+    /// The time that passed.
+    pub(crate) wall: Duration,
+    /// The most memory that was resident at once, where that was measured.
+    pub(crate) peak_bytes: Option<u64>,
 }
 
-/// One side of a comparison.
-#[derive(Debug)]
-pub(crate) struct Side {
-    /// The median wall time.
-    pub(crate) time: Duration,
-    /// The length of what was made.
-    pub(crate) output_len: usize,
-}
-
-/// Runs both sides by turns, so that a busy moment of the machine hits both, and takes the medians.
+/// Runs something in this process, and says how long it took.
 ///
-/// Each side gives the length of what it made.
-pub(crate) fn compare(
-    case: &'static str,
-    bytes: usize,
-    rounds: usize,
-    mut ours: impl FnMut() -> anyhow::Result<usize>,
-    mut peer: impl FnMut() -> anyhow::Result<usize>,
-) -> anyhow::Result<Comparison> {
-    let mut times = [Vec::new(), Vec::new()];
-    let mut lens = [0, 0];
-    // The first round warms caches and allocators, and does not count.
-    for round in 0..=rounds {
-        let sides: [&mut dyn FnMut() -> anyhow::Result<usize>; 2] = [&mut ours, &mut peer];
-        for ((side, times), len) in sides.into_iter().zip(&mut times).zip(&mut lens) {
-            let start = Instant::now();
-            *len = side()?;
-            let time = start.elapsed();
-            if round > 0 {
-                times.push(time);
-            }
-        }
+/// All threads of the process count: nothing else may run in it.
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Cost) {
+    let started = Instant::now();
+    let cpu_before = cpu_time();
+    let made = work();
+    let cpu = cpu_time().saturating_sub(cpu_before);
+    let wall = started.elapsed();
+    let cost = Cost {
+        cpu,
+        wall,
+        peak_bytes: None,
+    };
+    (made, cost)
+}
+
+/// The time this process has spent on a processor.
+pub(crate) fn cpu_time() -> Duration {
+    // A clock that runs forward from zero fits.
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
+}
+
+/// The memory of this process that is resident, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resident {
+    pub(crate) now: u64,
+    /// The most since [`Resident::reset_peak`].
+    pub(crate) peak: u64,
+}
+
+impl Resident {
+    pub(crate) fn read() -> anyhow::Result<Self> {
+        let status = fs::read_to_string("/proc/self/status")?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+            kib.map(|kib| kib << 10)
+                .with_context(|| format!("/proc/self/status has no {name}"))
+        };
+        Ok(Self {
+            now: field("VmRSS:")?,
+            peak: field("VmHWM:")?,
+        })
     }
-    let [ours, peer] = times.map(median);
-    let [ours_len, peer_len] = lens;
-    Ok(Comparison {
-        case,
-        bytes,
-        ours: Side {
-            time: ours,
-            output_len: ours_len,
-        },
-        peer: Side {
-            time: peer,
-            output_len: peer_len,
-        },
-    })
+
+    /// Lets the peak begin at what is resident now (proc(5), `clear_refs`).
+    pub(crate) fn reset_peak() -> io::Result<()> {
+        fs::write("/proc/self/clear_refs", "5")
+    }
 }
 
 /// The middle one, the later of two.
@@ -72,63 +78,51 @@ pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-impl Comparison {
-    /// How many times as fast as the peer we are.
-    fn ratio(&self) -> f64 {
-        self.peer.time.as_secs_f64() / self.ours.time.as_secs_f64()
-    }
+/// The middle one of some numbers, and the outermost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
 
-    /// Throughput in gigabytes (10⁹) a second.
-    fn rate(&self, side: &Side) -> f64 {
-        self.bytes as f64 / side.time.as_secs_f64() / 1e9
-    }
-
-    fn to_json(&self) -> Value {
-        let side = |side: &Side| {
-            json!({
-                "seconds": side.time.as_secs_f64(),
-                "gb_per_s": self.rate(side),
-                "output_bytes": side.output_len,
-            })
-        };
-        json!({
-            "case": self.case,
-            "input_bytes": self.bytes,
-            "ours": side(&self.ours),
-            "peer": side(&self.peer),
-            "ratio": self.ratio(),
+impl Spread {
+    /// `None` where there are no numbers. Between two in the middle is the median.
+    pub(crate) fn of(mut numbers: Vec<f64>) -> Option<Self> {
+        numbers.sort_unstable_by(f64::total_cmp);
+        let last = numbers.len().checked_sub(1)?;
+        Some(Self {
+            median: f64::midpoint(numbers[last / 2], numbers[numbers.len() / 2]),
+            min: numbers[0],
+            max: numbers[last],
         })
     }
 }
 
-/// Prints the comparisons for a person.
-pub(crate) fn print_table(peer: &str, comparisons: &[Comparison]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "{:<28} {:>10} {:>10} {:>8} {:>14} {:>14}",
-        "", "ours GB/s", "peer GB/s", "ratio", "our bytes", "peer's bytes"
-    )?;
-    for comparison in comparisons {
-        writeln!(
-            out,
-            "{:<28} {:>10.2} {:>10.2} {:>7.1}x {:>14} {:>14}",
-            comparison.case,
-            comparison.rate(&comparison.ours),
-            comparison.rate(&comparison.peer),
-            comparison.ratio(),
-            comparison.ours.output_len,
-            comparison.peer.output_len,
-        )?;
-    }
-    writeln!(out, "peer: {peer}; one thread, wall time, medians")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Prints the comparisons for a program.
-pub(crate) fn print_json(peer: &str, comparisons: &[Comparison]) -> anyhow::Result<()> {
-    let cases: Vec<Value> = comparisons.iter().map(Comparison::to_json).collect();
-    let mut out = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, &json!({ "peer": peer, "cases": cases }))?;
-    writeln!(out)?;
-    Ok(())
+    #[test]
+    fn the_median_is_the_middle_one_or_between_two() {
+        assert!(Spread::of(Vec::new()).is_none());
+        for (numbers, expected) in [
+            (vec![4.0], [4.0, 4.0, 4.0]),
+            (vec![4.0, 1.0], [1.0, 2.5, 4.0]),
+            (vec![9.0, 1.0, 2.0], [1.0, 2.0, 9.0]),
+            (vec![9.0, 1.0, 2.0, 4.0], [1.0, 3.0, 9.0]),
+        ] {
+            let Spread { median, min, max } = Spread::of(numbers).unwrap();
+            assert_eq!([min, median, max], expected);
+        }
+    }
+
+    #[test]
+    fn work_takes_time_and_memory() {
+        let before = Resident::read().unwrap();
+        let (sum, cost) = timed(|| (0..1_000_000u64).map(std::hint::black_box).sum::<u64>());
+        assert!(sum > 0);
+        assert!(cost.cpu > Duration::ZERO && cost.wall > Duration::ZERO);
+        assert!(before.now > 0 && before.peak > 0);
+    }
 }

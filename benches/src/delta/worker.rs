@@ -1,0 +1,242 @@
+//! The processes in which inputs are made and in-process engines run.
+//!
+//! Each in-process engine has one for each workload: the time on the processor and the memory of that
+//! process are the engine's alone. It is this program, started again, with one JSON value per line on
+//! its stdin and stdout. The process that starts them never holds an input: what it has resident
+//! counts as the least peak of every program it starts.
+
+mod serve;
+
+use std::{
+    collections::VecDeque,
+    io::{Read, Write},
+    path::PathBuf,
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::serve::{Meter, work};
+use super::{
+    child::{Interruption, Running},
+    engines::InProcess,
+    files::Files,
+    operation::Operation,
+    workloads::Workload,
+};
+use crate::measure::Cost;
+
+/// The hidden subcommand that [`work`]s.
+const SUBCOMMAND: &str = "delta-worker";
+
+/// How long anything but an operation may take. What takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// What a worker is to do.
+#[derive(Debug, Serialize, Deserialize)]
+enum Request {
+    /// Makes the inputs of a workload; [`Reply::Generated`].
+    Generate {
+        workload: Workload,
+        len: usize,
+        block_size: u32,
+        files: Files,
+    },
+    /// Takes an engine and the inputs into memory; [`Reply::Loaded`].
+    Load {
+        engine: InProcess,
+        block_size: u32,
+        files: Files,
+    },
+    /// Runs an operation; [`Reply::Started`], [`Reply::Finished`] and [`Reply::Checked`].
+    Run {
+        operation: Operation,
+        measured: Measured,
+    },
+    /// Compresses a file; [`Reply::Compressed`].
+    Compress { path: PathBuf },
+}
+
+/// What is measured of an operation: the peak of the memory means something only in a process that has
+/// freed nothing before, as an allocator need not give that back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Measured {
+    Time,
+    Memory,
+}
+
+/// What a worker says.
+#[derive(Debug, Serialize, Deserialize)]
+enum Reply {
+    Generated { note: Option<String> },
+    Loaded,
+    Started { cpu: Duration },
+    Finished { cost: Cost },
+    Checked { output_bytes: u64 },
+    Compressed { bytes: u64 },
+    Failed { error: String },
+}
+
+/// What became of an operation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Outcome {
+    Done {
+        cost: Cost,
+        output_bytes: Option<u64>,
+    },
+    /// It went over the limit, and the process that ran it was killed.
+    OverLimit {
+        /// The time on the processor until then.
+        cpu: Duration,
+    },
+}
+
+/// A worker, which ends with this value.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    running: Running,
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+    received: VecDeque<u8>,
+    interruption: Interruption,
+}
+
+impl Worker {
+    pub(crate) fn start(interruption: &Interruption) -> anyhow::Result<Self> {
+        // This very program, even if another was built in its place meanwhile.
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg(SUBCOMMAND)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut running = Running::start(command)?;
+        let (stdin, stdout) = running.pipes().context("both are pipes")?;
+        Ok(Self {
+            running,
+            stdin,
+            stdout,
+            received: VecDeque::new(),
+            interruption: interruption.clone(),
+        })
+    }
+
+    /// Makes the inputs of a workload, and gives what a reader must know of them.
+    pub(crate) fn generate(
+        &mut self,
+        workload: Workload,
+        len: usize,
+        block_size: u32,
+        files: &Files,
+    ) -> anyhow::Result<Option<String>> {
+        self.send(&Request::Generate {
+            workload,
+            len,
+            block_size,
+            files: files.clone(),
+        })?;
+        match self.receive()? {
+            Reply::Generated { note } => Ok(note),
+            reply => unexpected(&reply),
+        }
+    }
+
+    /// Takes an engine and the inputs into memory.
+    pub(crate) fn load(
+        &mut self,
+        engine: InProcess,
+        block_size: u32,
+        files: &Files,
+    ) -> anyhow::Result<()> {
+        self.send(&Request::Load {
+            engine,
+            block_size,
+            files: files.clone(),
+        })?;
+        match self.receive()? {
+            Reply::Loaded => Ok(()),
+            reply => unexpected(&reply),
+        }
+    }
+
+    /// Runs an operation and checks its output, the latter outside of what is measured.
+    pub(crate) fn run(
+        mut self,
+        operation: Operation,
+        measured: Measured,
+        limit: Duration,
+    ) -> anyhow::Result<(Option<Self>, Outcome)> {
+        self.send(&Request::Run {
+            operation,
+            measured,
+        })?;
+        let cpu_before = match self.receive()? {
+            Reply::Started { cpu } => cpu,
+            reply => unexpected(&reply)?,
+        };
+        let cost = match self.receive_until(Instant::now() + limit)? {
+            Some(Reply::Finished { cost }) => cost,
+            Some(reply) => unexpected(&reply)?,
+            None => {
+                let used = self.running.kill()?;
+                let cpu = (used.utime + used.stime).saturating_sub(cpu_before);
+                return Ok((None, Outcome::OverLimit { cpu }));
+            }
+        };
+        let output_bytes = match self.receive()? {
+            Reply::Checked { output_bytes } => Some(output_bytes),
+            reply => unexpected(&reply)?,
+        };
+        let outcome = Outcome::Done { cost, output_bytes };
+        Ok((Some(self), outcome))
+    }
+
+    /// The length of a file once it is compressed by zstd at level 3.
+    pub(crate) fn compressed_len(&mut self, path: PathBuf) -> anyhow::Result<u64> {
+        self.send(&Request::Compress { path })?;
+        match self.receive()? {
+            Reply::Compressed { bytes } => Ok(bytes),
+            reply => unexpected(&reply),
+        }
+    }
+
+    fn send(&mut self, request: &Request) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        // A worker that has ended says why on its stdout, or on our stderr.
+        Ok(self.stdin.write_all(&line)?)
+    }
+
+    fn receive(&mut self) -> anyhow::Result<Reply> {
+        let reply = self.receive_until(Instant::now() + PATIENCE)?;
+        reply.context("a worker says nothing any more")
+    }
+
+    /// The next reply; `None` if there is none until the deadline.
+    fn receive_until(&mut self, deadline: Instant) -> anyhow::Result<Option<Reply>> {
+        loop {
+            if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.received.drain(..=end).collect();
+                return match serde_json::from_slice(&line)? {
+                    Reply::Failed { error } => bail!(error),
+                    reply => Ok(Some(reply)),
+                };
+            }
+            if !self.interruption.await_readable(&self.stdout, deadline)? {
+                return Ok(None);
+            }
+            let mut buffer = [0; 4096];
+            let len = self.stdout.read(&mut buffer)?;
+            if len == 0 {
+                self.interruption.check()?;
+                bail!("a worker has ended before its work was done");
+            }
+            self.received.extend(&buffer[..len]);
+        }
+    }
+}
+
+fn unexpected<T>(reply: &Reply) -> anyhow::Result<T> {
+    bail!("a worker has said {reply:?} out of turn")
+}
