@@ -1,8 +1,9 @@
 //! What asks the processor for more than the language does: the selection of positions by their
-//! grams, which is the inner loop of everything that must be searched, and prefetching.
+//! grams, which is the inner loop of everything that must be searched, the sums of the weak hash, and
+//! prefetching.
 //!
-//! The selection is written three times, portably and for two instruction sets, which the tests hold
-//! to the same results; the processor it runs on decides. This is the only unsafe code of the crate.
+//! Each kernel is written portably and for instruction sets of x86-64, which the tests hold to the
+//! same results; the processor it runs on decides. This is the only unsafe code of the crate.
 
 #![expect(
     unsafe_code,
@@ -83,6 +84,53 @@ pub(crate) struct Word {
     pub(crate) bits: u64,
 }
 
+/// The sum of all bytes, and the sum of the bytes each times its distance from the end, the last one
+/// times 1, both modulo 2³².
+#[inline]
+pub(crate) fn sums(rows: &[[u8; ROW]]) -> (u32, u32) {
+    sums_by(Kernel::of_this_processor(), rows)
+}
+
+/// How many bytes are added up at a time.
+pub(crate) const ROW: usize = 32;
+
+fn sums_by(kernel: Kernel, rows: &[[u8; ROW]]) -> (u32, u32) {
+    match kernel {
+        Kernel::Portable => portable_sums(rows),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: The processor has AVX2, as `of_this_processor` found out.
+        Kernel::Avx2 | Kernel::Avx512 => unsafe { x86_64::avx2_sums(rows) },
+    }
+}
+
+fn portable_sums(rows: &[[u8; ROW]]) -> (u32, u32) {
+    let (mut sum, mut weighted) = (0u32, 0u32);
+    for row in rows {
+        // The products fit 16 bits, which the compiler sees and uses.
+        let (mut row_sum, mut row_weighted) = (0, 0);
+        for (&byte, &weight) in row.iter().zip(&WEIGHTS) {
+            row_sum += u32::from(byte);
+            row_weighted += u32::from(weight) * u32::from(byte);
+        }
+        let behind = sum.wrapping_mul(32);
+        weighted = weighted.wrapping_add(behind).wrapping_add(row_weighted);
+        sum = sum.wrapping_add(row_sum);
+    }
+    (sum, weighted)
+}
+
+/// From the length of a row down to 1.
+const WEIGHTS: [u8; ROW] = {
+    let mut weights = [0; ROW];
+    let (mut at, mut weight) = (ROW, 1);
+    while at > 0 {
+        at -= 1;
+        weights[at] = weight;
+        weight += 1;
+    }
+    weights
+};
+
 /// Asks for `len` bytes from 16 KiB behind the beginning of `bytes` on, which will soon be read.
 #[inline]
 pub(crate) fn prefetch(bytes: &[u8], len: usize) {
@@ -127,11 +175,12 @@ impl Kernel {
     fn of_this_processor() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("bmi2") {
-                return Self::Avx512;
-            }
             if is_x86_feature_detected!("avx2") {
-                return Self::Avx2;
+                let has_more = is_x86_feature_detected!("avx512f");
+                return match has_more && is_x86_feature_detected!("bmi2") {
+                    true => Self::Avx512,
+                    false => Self::Avx2,
+                };
             }
         }
         Self::Portable
@@ -182,13 +231,15 @@ const WORD_BYTES: usize = WORD + GRAM - 1;
 #[cfg(target_arch = "x86_64")]
 mod x86_64 {
     use std::arch::x86_64::{
-        __m256i, __m512i, _mm256_cmpgt_epi32, _mm256_loadu_si256, _mm256_movemask_epi8,
-        _mm256_mullo_epi32, _mm256_packs_epi16, _mm256_packs_epi32, _mm256_set1_epi32,
-        _mm512_cmplt_epi32_mask, _mm512_loadu_si512, _mm512_mullo_epi32, _mm512_set1_epi32,
-        _pdep_u64,
+        __m256i, __m512i, _mm_add_epi32, _mm_cvtsi128_si32, _mm_shuffle_epi32, _mm256_add_epi32,
+        _mm256_castsi256_si128, _mm256_cmpgt_epi32, _mm256_extracti128_si256, _mm256_loadu_si256,
+        _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_epi8, _mm256_mullo_epi32,
+        _mm256_packs_epi16, _mm256_packs_epi32, _mm256_sad_epu8, _mm256_set1_epi16,
+        _mm256_set1_epi32, _mm256_setzero_si256, _mm512_cmplt_epi32_mask, _mm512_loadu_si512,
+        _mm512_mullo_epi32, _mm512_set1_epi32, _pdep_u64,
     };
 
-    use super::{MULTIPLIER, WORD_BYTES, Word, grams};
+    use super::{MULTIPLIER, ROW, WEIGHTS, WORD_BYTES, Word, grams};
 
     // Both write every word to the next free place and then decide whether it stays, as a branch
     // that is taken one time in five would be guessed wrong that often. Those that stay are put in
@@ -228,6 +279,38 @@ mod x86_64 {
             selected += usize::from(bits != 0);
         }
         finish(words, selected, transposed, 0, 0)
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn avx2_sums(rows: &[[u8; ROW]]) -> (u32, u32) {
+        let zero = _mm256_setzero_si256();
+        let ones = _mm256_set1_epi16(1);
+        let load = |row: &[u8; ROW]| {
+            // SAFETY: A row is 32 bytes.
+            unsafe { _mm256_loadu_si256(row.as_ptr().cast::<__m256i>()) }
+        };
+        let weights = load(&WEIGHTS);
+        // The sum of what came before each row counts once more for each of its places.
+        let (mut sum, mut before, mut weighted) = (zero, zero, zero);
+        for row in rows {
+            let bytes = load(row);
+            before = _mm256_add_epi32(before, sum);
+            sum = _mm256_add_epi32(sum, _mm256_sad_epu8(bytes, zero));
+            // At most 2 · 255 · 32, which fits 16 bits with a sign.
+            let pairs = _mm256_maddubs_epi16(bytes, weights);
+            weighted = _mm256_add_epi32(weighted, _mm256_madd_epi16(pairs, ones));
+        }
+        let total = |vector: __m256i| {
+            let half = _mm_add_epi32(
+                _mm256_castsi256_si128(vector),
+                _mm256_extracti128_si256::<1>(vector),
+            );
+            let quarter = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
+            let last = _mm_add_epi32(quarter, _mm_shuffle_epi32::<0b10_11_00_01>(quarter));
+            _mm_cvtsi128_si32(last).cast_unsigned()
+        };
+        let behind = total(before).wrapping_mul(32);
+        (total(sum), total(weighted).wrapping_add(behind))
     }
 
     #[target_feature(enable = "avx512f,bmi2")]
@@ -341,6 +424,19 @@ mod tests {
                     let is_selected = is_selected(selected, position);
                     prop_assert_eq!(is_selected, expected, "{:?} at {}", kernel, position);
                 }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_kernel_sums_the_same(rows in prop::collection::vec(any::<[u8; ROW]>(), 0..40)) {
+            let bytes = rows.as_flattened();
+            let sum: u32 = bytes.iter().map(|byte| u32::from(*byte)).sum();
+            let weights = (1..).zip(bytes.iter().rev());
+            let weighted: u32 = weights.map(|(weight, byte)| weight * u32::from(*byte)).sum();
+            for kernel in Kernel::all() {
+                prop_assert_eq!(sums_by(kernel, &rows), (sum, weighted), "{:?}", kernel);
             }
         }
     }

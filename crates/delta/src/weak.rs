@@ -1,5 +1,7 @@
 //! The weak hash: cheap to move along by one byte.
 
+use crate::simd::{self, ROW};
+
 /// The weak hash of a window of bytes, with what is needed to roll it along.
 ///
 /// This is the checksum of Tridgell's thesis (1999, section 3.2.3), the byte sum and the
@@ -15,16 +17,14 @@ pub(crate) struct Weak {
 impl Weak {
     /// Computes the hash of `window`.
     pub(crate) fn of(window: &[u8]) -> Self {
-        let mut hash = Self {
-            sum: 0,
-            weighted: 0,
-            len: 0,
-        };
-        // Fixed-length rows, so that the compiler works on many bytes at once.
         let (rows, rest) = window.as_chunks::<ROW>();
-        for row in rows {
-            hash.append(row);
-        }
+        let (sum, weighted) = simd::sums(rows);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the length counts modulo 2^32 only, as the sums do"
+        )]
+        let len = (rows.len() * ROW) as u32;
+        let mut hash = Self { sum, weighted, len };
         hash.append(rest);
         hash
     }
@@ -58,39 +58,15 @@ impl Weak {
         self.weighted.wrapping_add(self.sum.wrapping_mul(SPREAD))
     }
 
-    #[inline(always)]
-    fn append(&mut self, row: &[u8]) {
-        let mut sum = 0u32;
-        let mut weighted = 0u32;
-        for (&byte, &weight) in row.iter().zip(&WEIGHTS[ROW - row.len()..]) {
-            sum += u32::from(byte);
-            weighted += u32::from(weight) * u32::from(byte);
+    /// Adds bytes behind the last one.
+    fn append(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.sum = self.sum.wrapping_add(u32::from(byte));
+            self.weighted = self.weighted.wrapping_add(self.sum);
+            self.len = self.len.wrapping_add(1);
         }
-        #[expect(clippy::cast_possible_truncation, reason = "a row is short")]
-        let len = row.len() as u32;
-        self.weighted = self
-            .weighted
-            .wrapping_add(self.sum.wrapping_mul(len))
-            .wrapping_add(weighted);
-        self.sum = self.sum.wrapping_add(sum);
-        self.len = self.len.wrapping_add(len);
     }
 }
-
-const ROW: usize = 32;
-
-/// From the length of a row down to 1. The products with bytes fit 16 bits, which the compiler sees
-/// and uses.
-const WEIGHTS: [u8; ROW] = {
-    let mut weights = [0; ROW];
-    let (mut at, mut weight) = (ROW, 1);
-    while at > 0 {
-        at -= 1;
-        weights[at] = weight;
-        weight += 1;
-    }
-    weights
-};
 
 /// 2³² divided by the golden ratio, made odd: moves the narrow byte sum across the whole range.
 const SPREAD: u32 = 0x9E37_79B1;
