@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How many bytes a key is computed of.
-pub(crate) const KEY_LEN: usize = 32;
+pub(crate) const KEY_LEN: usize = 64;
 
 /// How far before an anchor no other position is selected.
 pub(crate) const ISOLATION: usize = 16;
@@ -120,12 +120,12 @@ const REACH_MAX: usize = 1 << 16;
 
 /// Computes the keys of anchors under one seed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Keys([u64; 4]);
+pub(crate) struct Keys([u64; 8]);
 
 impl Keys {
     pub(crate) const fn new(Seed(seed): Seed) -> Self {
         // SplitMix64 (Steele, Lea and Flood 2014), from the seed on.
-        let mut words = [0; 4];
+        let mut words = [0; 8];
         let mut state = seed;
         let mut at = 0;
         while at < words.len() {
@@ -152,7 +152,9 @@ impl Keys {
             let high = (product >> 64) as u64;
             low ^ high
         };
-        let both = fold(word(0), word(1)) ^ fold(word(2), word(3)).rotate_left(32);
+        let both = (0..4).fold(0u64, |both, at| {
+            both.rotate_left(23) ^ fold(word(2 * at), word(2 * at + 1))
+        });
         (both.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32
     }
 }

@@ -133,7 +133,7 @@ fn full_blocks(signature: &Signature) -> &[Block] {
 }
 
 /// At most so many places are tried for one key, each at the price of a strong hash.
-const PLACES: usize = 8;
+const PLACES: usize = 16;
 
 /// How many slots of a table are looked at before giving up. At a load of a half, honest hashes make
 /// no run so long.
@@ -346,7 +346,7 @@ mod tests {
         }
         let signature = Signature::decode(&encoded).unwrap();
         let marks = Marks::new(&signature);
-        assert_eq!(marks.places(7).collect::<Vec<_>>(), Vec::from_iter(32..40));
+        assert_eq!(marks.places(7).collect::<Vec<_>>(), Vec::from_iter(32..48));
         assert_eq!(marks.places(8).count(), 0);
     }
 

@@ -53,10 +53,27 @@ impl<'s> Blocks<'s> {
         self.marks.get_or_init(|| Marks::new(self.signature))
     }
 
-    /// The full-sized block that has this strong hash.
-    fn find(&self, strong: Strong) -> Option<usize> {
+    /// The places of this key in a few blocks from this one on.
+    fn places_near(&self, block: usize, key: u32) -> impl Iterator<Item = usize> {
+        let blocks = self.signature.blocks().iter().skip(block).take(LIKELIEST);
+        blocks.filter_map(move |block| match block.mark {
+            Mark::Anchor { key: other, place } if other == key => Some(usize::from(place.get())),
+            _ => None,
+        })
+    }
+
+    /// The full-sized block that has this strong hash, which is that of `bytes`, and the mark of which
+    /// is in them too: 48 bits alone are few where they are compared with those of all blocks.
+    fn find(&self, strong: Strong, bytes: &[u8]) -> Option<usize> {
         let strongs = self.strongs.get_or_init(|| Strongs::new(self.signature));
-        strongs.find(strong)
+        let found = strongs.find(strong)?;
+        let has_mark = match self.signature.blocks()[found].mark {
+            Mark::Anchor { key, place } => bytes[usize::from(place.get())..]
+                .first_chunk()
+                .is_some_and(|bytes| self.keys.of(bytes) == key),
+            Mark::Weak(weak) => Weak::of(bytes).digest() == weak,
+        };
+        has_mark.then_some(found)
     }
 
     /// Whether the basis' block is what `bytes` begin with, and how long it is.
@@ -134,11 +151,14 @@ struct Scan {
     step: usize,
     /// Blocks without anchor that begin before are searched.
     roll: usize,
+    /// The block that was expected where the search began: it and the next are the likeliest.
+    expected: usize,
 }
 
 impl Scan {
-    const fn new(at: usize) -> Self {
+    const fn new(at: usize, expected: usize) -> Self {
         Self {
+            expected,
             cursor: at,
             step: 0,
             roll: at,
@@ -172,6 +192,10 @@ struct Promise {
     /// A block without anchor that ends after it begins here at the earliest.
     roll: usize,
 }
+
+/// How many blocks from the expected one on are looked for whatever else has the same key: where text
+/// repeats itself, more blocks may have one than are tried.
+const LIKELIEST: usize = 4;
 
 /// How far a small change moves what follows it, in bytes. Blocks with anchors are longer.
 const NEAR: usize = 256;
@@ -255,10 +279,15 @@ impl<'b, 's> Search<'b, 's> {
                 }
                 State::Missed(block, strong) => {
                     let (block, strong) = (*block, *strong);
-                    if let Some(found) = self.blocks.find(strong) {
+                    let bytes = &window[self.at..][..self.blocks.block_len()];
+                    if let Some(found) = self.blocks.find(strong, bytes) {
                         return Some(self.accept(self.at, found));
                     }
-                    if let Some((at, found)) = self.near(block, window) {
+                    if let Some((limit, near)) = self.near(block, window) {
+                        // Another block may stand before it, or partly in its place.
+                        let scan = Scan::new(self.at, block);
+                        let before = self.scan_anchored(scan, window, at_end, limit);
+                        let (at, found) = before.unwrap_or((limit, near));
                         return Some(self.accept(at, found));
                     }
                     let after = self.at + self.blocks.block_len();
@@ -267,21 +296,17 @@ impl<'b, 's> Search<'b, 's> {
                             self.at = after;
                             State::Expect(block + 1)
                         }
-                        None => State::Scan(Scan::new(self.at)),
+                        None => State::Scan(Scan::new(self.at, block)),
                     };
                 }
                 State::Scan(_) if at_end && window.len() < self.at + self.blocks.block_len() => {
                     return self.tail(window);
                 }
                 State::Scan(scan) => {
-                    let scan = std::mem::replace(scan, Scan::new(0));
-                    let found = match self.anchored.take() {
-                        Some(mut anchored) => {
-                            let found = self.scan(scan, &mut anchored, window, at_end);
-                            self.anchored = Some(anchored);
-                            found
-                        }
-                        None => self.scan_small(scan, window),
+                    let scan = std::mem::replace(scan, Scan::new(0, 0));
+                    let found = match self.anchored.is_some() {
+                        true => self.scan_anchored(scan, window, at_end, usize::MAX),
+                        false => self.scan_small(scan, window),
                     };
                     return match found {
                         Some((at, block)) => Some(self.accept(at, block)),
@@ -308,10 +333,10 @@ impl<'b, 's> Search<'b, 's> {
                 && let Some(len) = self.blocks.test(block, rest)
             {
                 self.at += len;
-                break State::Scan(Scan::new(self.at));
+                break State::Scan(Scan::new(self.at, block));
             }
             let Some(bytes) = rest.get(..block_len) else {
-                break State::Scan(Scan::new(self.at));
+                break State::Scan(Scan::new(self.at, block));
             };
             if simd::needs_prefetch(rest) {
                 simd::prefetch(rest, block_len);
@@ -380,6 +405,20 @@ impl<'b, 's> Search<'b, 's> {
         }
     }
 
+    /// Searches on for blocks that begin before `limit`; gives the place of one and its number.
+    fn scan_anchored(
+        &mut self,
+        scan: Scan,
+        window: &[u8],
+        at_end: bool,
+        limit: usize,
+    ) -> Option<(usize, usize)> {
+        let mut anchored = self.anchored.take()?;
+        let found = self.scan(scan, &mut anchored, window, at_end, limit);
+        self.anchored = Some(anchored);
+        found
+    }
+
     /// Searches on for anchors, and for blocks without; gives the place of a block and its number.
     fn scan(
         &mut self,
@@ -387,20 +426,29 @@ impl<'b, 's> Search<'b, 's> {
         anchored: &mut Anchored,
         window: &[u8],
         at_end: bool,
+        mut limit: usize,
     ) -> Option<(usize, usize)> {
         let marks = self.blocks.marks();
         let block_len = self.blocks.block_len();
         let (_, last_place) = anchored.layout.places();
-        // What an anchor promises must be in view.
-        let needed = if at_end { KEY_LEN } else { block_len };
-        let end = (window.len() + 1).saturating_sub(needed);
+        // The first found is not always the first that begins: so the search goes on before it.
+        let mut first = None;
         if scan.step == 0 {
             anchored.finder.restart();
             scan.step = FIRST_STEP;
         }
         loop {
+            // What an anchor promises must be in view; before a limit it is.
+            let is_limited = limit < usize::MAX;
+            let needed = if at_end || is_limited {
+                KEY_LEN
+            } else {
+                block_len
+            };
+            let end = (window.len() + 1).saturating_sub(needed);
+            let end = end.min(limit.saturating_add(last_place));
             let mut count = end.saturating_sub(scan.cursor).min(scan.step);
-            if !at_end {
+            if !at_end && !is_limited {
                 count -= count % WORD;
             }
             if count == 0 {
@@ -431,28 +479,36 @@ impl<'b, 's> Search<'b, 's> {
             }
             scan.cursor += count;
             for promise in &anchored.promises[..promises] {
-                let starts = promise.roll..promise.anchor.saturating_sub(last_place);
+                let starts = promise.roll..promise.anchor.saturating_sub(last_place).min(limit);
                 if marks.has_weak()
                     && let Some(found) = self.roll(marks, starts, window)
                 {
-                    return Some(found);
+                    limit = found.0;
+                    first = Some(found);
                 }
-                for place in marks.places(promise.key) {
+                let likeliest = self.blocks.places_near(scan.expected, promise.key);
+                for place in likeliest.chain(marks.places(promise.key)) {
                     if let Some(at) = promise.anchor.checked_sub(place)
+                        && at < limit
                         && let Some(block) = self.probe(at, window)
                     {
-                        return Some((at, block));
+                        limit = at;
+                        first = Some((at, block));
                     }
                 }
             }
-            let starts = scan.roll..scan.cursor.saturating_sub(last_place);
+            let starts = scan.roll..scan.cursor.saturating_sub(last_place).min(limit);
             let searched = scan.roll.max(starts.end);
             if marks.has_weak()
                 && let Some(found) = self.roll(marks, starts, window)
             {
-                return Some(found);
+                limit = found.0;
+                first = Some(found);
             }
             scan.roll = searched;
+        }
+        if first.is_some() {
+            return first;
         }
         self.at = self.at.max(scan.cursor.saturating_sub(block_len));
         scan.roll = scan.roll.max(self.at);
@@ -545,7 +601,7 @@ impl<'b, 's> Search<'b, 's> {
         if at < self.at || self.is_over_budget(at) {
             return None;
         }
-        let found = self.blocks.find(self.blocks.hasher.hash(bytes));
+        let found = self.blocks.find(self.blocks.hasher.hash(bytes), bytes);
         if found.is_none() {
             self.false_alarms += bytes.len() as u64;
         }
@@ -562,7 +618,7 @@ impl<'b, 's> Search<'b, 's> {
     fn tail(&mut self, target: &[u8]) -> Option<Match> {
         let from = self.at;
         self.at = target.len();
-        self.state = State::Scan(Scan::new(self.at));
+        self.state = State::Scan(Scan::new(self.at, 0));
         let start = target
             .len()
             .checked_sub(self.blocks.signature.short_len())?;
