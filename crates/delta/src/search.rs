@@ -488,8 +488,9 @@ impl<'b, 's> Search<'b, 's> {
                 }
                 let likeliest = self.blocks.places_near(scan.expected, promise.key);
                 for place in likeliest.chain(marks.places(promise.key)) {
+                    // What is at the place itself was looked up before the search began.
                     if let Some(at) = promise.anchor.checked_sub(place)
-                        && at < limit
+                        && (self.at + 1..limit).contains(&at)
                         && let Some(block) = self.probe(at, window)
                     {
                         limit = at;
