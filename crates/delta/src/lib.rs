@@ -49,6 +49,7 @@ mod signature;
 mod simd;
 mod strong;
 mod weak;
+mod whole;
 
 pub use block::{BlockSize, BlockSizeError};
 pub use diff::{DiffError, DiffOptions, DiffSummary, diff, diff_read, diff_read_with, diff_with};
@@ -59,3 +60,4 @@ pub use patch::{PatchError, PatchSummary, patch, patch_read};
 pub use rounds::{FirstRound, Regions, RoundError};
 pub use signature::{Signature, SignatureError, SignatureOptions};
 pub use strong::Seed;
+pub use whole::whole_read;
