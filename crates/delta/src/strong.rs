@@ -6,10 +6,10 @@ use twox_hash::xxhash3_128;
 
 /// The seed of a signature's hashes.
 ///
-/// Choose it at random, anew for each signature and after the basis is fixed: XXH3 does not resist
-/// collisions made for a known seed, and who knows it before can prepare two blocks with one hash. A
-/// collision can never give wrong output, as [`patch`](crate::patch()) checks the whole target, but it
-/// costs sending the target whole. A signature has its seed in plain: it is no secret any more then.
+/// Choose it at random, anew for each signature: XXH3 does not resist collisions made for a known seed,
+/// so who can write to basis or target should not know it before both are fixed. A collision can never
+/// give wrong output, as [`patch`](crate::patch()) checks the whole target, but it costs sending the
+/// target whole. A signature has its seed in plain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Seed(pub u64);
 
