@@ -7,15 +7,16 @@ use std::num::NonZeroU32;
 pub struct BlockSize(NonZeroU32);
 
 impl BlockSize {
-    /// The smallest block size: below it a signature is a fifth of its basis.
+    /// The smallest block size in bytes, where a signature has a sixth of the length of its basis.
     pub const MIN: u32 = 64;
-    /// The largest block size: `diff_read` holds some twenty blocks in memory.
+    /// The largest block size in bytes: [`diff_read`](crate::diff_read) holds eight blocks in memory.
     pub const MAX: u32 = 1 << 20;
 
     /// Chooses a block size for a basis of `basis_len` bytes: about its square root, as rsync does,
     /// so that the signature and the literals around one edit grow alike.
     ///
-    /// Never below 256 bytes, where a signature would cost more than the literals it saves.
+    /// A multiple of 64, and never below 256 bytes, where a signature would cost more than the literals
+    /// it saves. The largest from a basis of a terabyte on.
     #[must_use]
     pub fn for_len(basis_len: u64) -> Self {
         let root = u32::try_from(basis_len.isqrt()).unwrap_or(Self::MAX);

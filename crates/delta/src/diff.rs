@@ -23,8 +23,8 @@ pub struct DiffOptions {
     ///
     /// A wrong one makes a delta that no basis accepts.
     pub digest: Option<Digest>,
-    /// How many threads may work at it; only targets in memory are divided among them. More than
-    /// one may add a block or two of literals for each 8 MiB of the target.
+    /// How many threads may work at it; only targets in memory are divided among them, 8 MiB at a
+    /// time. More than one may add a block or two of literals for each of these.
     pub threads: NonZeroUsize,
 }
 
@@ -38,7 +38,8 @@ impl Default for DiffOptions {
     }
 }
 
-/// What [`diff_read`] wrote.
+/// What [`diff_read`], [`whole_read`](crate::whole_read) or
+/// [`FirstRound::finish_read`](crate::FirstRound::finish_read) wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiffSummary {
     /// The length of the target in bytes.
@@ -78,8 +79,12 @@ pub fn diff<'t>(signature: &Signature, target: &'t [u8]) -> Delta<'t> {
 
 /// Makes the delta from the basis behind `signature` to `target`.
 ///
-/// Time is linear in the target for every input. Memory: at most 40 bytes for each block of the
-/// signature, the operations, and 16 KiB for each thread.
+/// Time is linear in the target and the signature for every input. Memory: at most 40 bytes for each
+/// block of the signature, the operations, and 16 KiB for each thread.
+///
+/// # Panics
+///
+/// Panics if the system has no more threads, where [`DiffOptions::threads`] asks for some.
 #[must_use]
 pub fn diff_with<'t>(signature: &Signature, target: &'t [u8], options: DiffOptions) -> Delta<'t> {
     let mut ops = Ops::default();
@@ -158,7 +163,8 @@ pub fn diff_read(
 /// encoded: the same bytes as [`diff`] and [`Delta::encode`].
 ///
 /// Memory: at most 40 bytes for each block of the signature, and a window of eight blocks and a
-/// megabyte. Operations are written in small pieces, so let `out` be buffered.
+/// megabyte. The target is read in large pieces and need not be buffered; operations are written in
+/// small ones, so let `out` be.
 ///
 /// # Errors
 ///

@@ -25,7 +25,11 @@ impl Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// Computes the digest of `bytes` with several threads.
+    /// Computes the digest of `bytes` with several threads; below a megabyte, with one.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the system has no more threads.
     #[must_use]
     pub fn of_with(bytes: &[u8], threads: NonZeroUsize) -> Self {
         let len = bytes.len() as u64;

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{BlockSize, BlockSizeError, Digest, Op, Seed, basis::BasisId, op::MAX_LITERAL};
 
-/// Why bytes are not a signature or a delta.
+/// Why bytes are not a signature, a delta or a request for regions. Offsets are from their beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes end too early.

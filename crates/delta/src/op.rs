@@ -70,7 +70,8 @@ pub struct Delta<'t> {
 
 impl<'t> Delta<'t> {
     /// The delta that makes `target` of any basis: the whole of it as literals. This is what to send
-    /// after [`PatchError::Mismatch`] and [`PatchError::WrongBasis`].
+    /// after [`PatchError::Mismatch`] and [`PatchError::WrongBasis`]. [`whole_read`](crate::whole_read)
+    /// does the same for a target that is read.
     #[must_use]
     pub fn whole(target: &'t [u8]) -> Self {
         Self {
@@ -93,7 +94,7 @@ impl<'t> Delta<'t> {
         self.target_len
     }
 
-    /// The digest of the target.
+    /// The digest of the target, as the delta's sender says it.
     #[must_use]
     pub const fn digest(&self) -> Digest {
         self.digest
@@ -109,7 +110,7 @@ impl<'t> Delta<'t> {
         literals.sum()
     }
 
-    /// Encodes the delta.
+    /// Encodes the delta: its literals, and a few bytes for each operation.
     #[expect(
         clippy::missing_panics_doc,
         reason = "writing to a vector has no errors"
@@ -122,7 +123,7 @@ impl<'t> Delta<'t> {
         bytes
     }
 
-    /// Writes the encoded delta in small pieces, and gives its length in bytes.
+    /// Writes the encoded delta in small pieces, and gives its length in bytes: let `out` be buffered.
     ///
     /// # Errors
     ///
@@ -184,6 +185,8 @@ impl<'t> Delta<'t> {
 
     /// Applies the delta to its basis, and checks the result against [`Delta::digest`].
     ///
+    /// `max_len` bounds the target, in bytes, and with it the memory.
+    ///
     /// # Errors
     ///
     /// As [`Delta::apply_into`].
@@ -200,10 +203,10 @@ impl<'t> Delta<'t> {
     ///
     /// # Errors
     ///
-    /// [`PatchError::TooLong`] if the target is over `max_len` bytes, [`PatchError::CopyOutside`] if
-    /// an operation copies what the basis doesn't have, [`PatchError::WrongBasis`] if the delta is
-    /// for another basis, and [`PatchError::Mismatch`] if the result is not the target: see there
-    /// for what to do.
+    /// [`PatchError::WrongBasis`] if the delta is for another basis, and [`PatchError::Mismatch`] if
+    /// the result is not the target: see there for what to do. [`PatchError::TooLong`] if the target
+    /// is over `max_len` bytes, [`PatchError::OutOfMemory`] if there is no memory for it, and
+    /// [`PatchError::CopyOutside`] if an operation copies what the basis doesn't have.
     pub fn apply_into(
         &self,
         basis: &[u8],

@@ -13,7 +13,7 @@ use crate::{
 pub struct PatchSummary {
     /// The length of the target in bytes.
     pub target_len: u64,
-    /// The digest of the target: the output was checked against it.
+    /// The digest of the target, as the delta says it: the output was checked against it.
     pub digest: Digest,
     /// How many bytes were copied from the basis.
     pub copied: u64,
@@ -46,7 +46,8 @@ pub enum PatchError {
     /// The delta is truncated or malformed.
     #[error("malformed delta")]
     Malformed(#[from] DecodeError),
-    /// The delta copies bytes that the basis doesn't have: it belongs to another basis.
+    /// The delta copies bytes that the basis doesn't have, although that has the length which the delta
+    /// names: it is malformed.
     #[error("the delta copies {len} bytes at offset {offset} of a basis of {basis_len}")]
     CopyOutside {
         /// Where the copy begins.
@@ -100,8 +101,8 @@ impl From<ReadError> for PatchError {
 
 /// Applies an encoded delta, which need not be trusted, to its basis, and checks the result.
 ///
-/// `max_len` bounds the target and with it the memory: a delta of a few bytes can ask for any
-/// multiple of the basis.
+/// `max_len` bounds the target, in bytes, and with it the memory: a delta of a few bytes can ask for
+/// any multiple of the basis.
 ///
 /// # Errors
 ///
@@ -113,9 +114,12 @@ pub fn patch(basis: &[u8], delta: &[u8], max_len: u64) -> Result<Vec<u8>, PatchE
 /// Applies an encoded delta, which need not be trusted, and writes the target to `out`.
 ///
 /// From `delta` exactly the delta's bytes are consumed, whatever follows them; of `basis`, any part
-/// may be read. Memory: 256 KiB, or a block where a failure is looked into.
+/// may be read, from anywhere. What is copied is read and written in pieces of up to 256 KiB, and
+/// literals as `delta` has them in its buffer. Memory: 256 KiB, or a block where a failure is looked
+/// into.
 ///
-/// The output is checked as a whole: **after an error, throw away what was written.**
+/// The output is checked as a whole: **after an error, throw away what was written.** How much of the
+/// delta was consumed then is not said, but for [`PatchError::Mismatch`]: all of it.
 ///
 /// # Errors
 ///

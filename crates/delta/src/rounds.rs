@@ -4,7 +4,7 @@
 //! target to be sent for each change. In two rounds both can be small, at the price of a second
 //! question and answer. That a file is searched again with smaller blocks where it differs is an old
 //! idea (Langford, "Multiround rsync", 2001; Suel, Noel and Trendafilov, "Improved file
-//! synchronization techniques for maintaining large replicated collections", 2004).
+//! synchronization techniques for maintaining large replicated collections over slow networks", 2004).
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
@@ -21,6 +21,17 @@ use regions::Gap;
 pub use regions::Regions;
 
 /// What the first of two rounds found, at the end that has the target.
+///
+/// The end with the basis sends a signature in large blocks
+/// ([`for_two_rounds`](crate::BlockSize::for_two_rounds)); this end searches its target for them, and
+/// asks for smaller blocks of the [`Regions`] that may have what is missing; the other signs these; and
+/// this end makes the delta, an ordinary one, from both. It pays where the time for the bytes that it
+/// saves is more than that of a round trip: compare [`FirstRound::missing`], which it can save at most,
+/// with [`Regions::signature_len`], which it costs.
+/// [docs/delta.md](https://github.com/patchwire/patchwire/blob/main/docs/delta.md) has more of this, and
+/// the sources.
+///
+/// Memory: 24 bytes for each stretch that was found.
 ///
 /// ```
 /// use patchwire_delta::{BlockSize, DiffOptions, FirstRound, Regions, Seed, Signature, SignatureOptions};
@@ -188,14 +199,18 @@ impl FirstRound {
     }
 
     /// How many bytes of the target no block of the first signature has: literals, if there is no
-    /// second round.
+    /// second round. Takes time linear in the stretches that were found.
     #[must_use]
     pub fn missing(&self) -> u64 {
         self.target_len - self.copies.iter().map(|copied| copied.len).sum::<u64>()
     }
 
-    /// Makes the delta from what both rounds found; `second` is what [`Regions::sign`] made of the
-    /// regions, `target` the same as in the first round.
+    /// Makes the delta from what both rounds found; `second`, which need not be trusted, is what
+    /// [`Regions::sign`] made of the regions, `target` the same as in the first round. Several
+    /// deltas can be made of one first round.
+    ///
+    /// Cost and memory: as [`diff_with`](crate::diff_with) with the second signature and what was
+    /// missing, with one thread.
     ///
     /// # Errors
     ///

@@ -23,8 +23,9 @@ use make::Maker;
 ///
 /// # Encoding
 ///
-/// Integers are big-endian. The number of blocks follows from the two lengths, so the encoding has
-/// exactly one valid length. `docs/delta.md` says how the hashes are computed.
+/// Integers are big-endian. The number of blocks follows from the two lengths, so the encoding ends
+/// itself. How the hashes are computed is said in
+/// [docs/delta.md](https://github.com/patchwire/patchwire/blob/main/docs/delta.md).
 ///
 /// ```text
 /// offset  size  field
@@ -55,7 +56,8 @@ pub struct SignatureOptions {
     pub block_size: Option<BlockSize>,
     /// The seed of the hashes: see [`Seed`].
     pub seed: Seed,
-    /// How many threads may work at it. The signature is the same with any number.
+    /// How many threads may work at it, of which each takes 8 MiB of the basis at a time. The
+    /// signature is the same with any number.
     pub threads: NonZeroUsize,
 }
 
@@ -107,7 +109,13 @@ impl Signature {
     /// The most blocks a signature has: 16 TiB of the largest.
     pub const MAX_BLOCKS: u64 = 1 << 24;
 
-    /// Makes the signature of a basis in memory.
+    /// Makes the signature of a basis in memory, in time linear in its length.
+    ///
+    /// Memory: the signature, 16 bytes a block.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the system has no more threads, where [`SignatureOptions::threads`] asks for some.
     #[must_use]
     pub fn of(basis: &[u8], options: SignatureOptions) -> Self {
         let block_size = options.block_size_for(basis.len() as u64);
@@ -121,13 +129,18 @@ impl Signature {
 
     /// Makes the signature of a basis from a reader, up to its end.
     ///
-    /// `len_hint` chooses the block size; a basis of another length gets a valid signature too.
-    /// Memory: the signature and, for each thread, 8 MiB.
+    /// `len_hint`, in bytes, chooses the block size where the options don't; a basis of another length
+    /// gets a valid signature too. The reader is read in large pieces and need not be buffered.
+    /// Memory: the signature and, with one thread, 256 KiB or a block, else 8 MiB for each.
     ///
     /// # Errors
     ///
     /// [`SignatureError::Read`] if the reader fails, [`SignatureError::TooManyBlocks`] if the basis
     /// is too long.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the system has no more threads, where [`SignatureOptions::threads`] asks for some.
     pub fn read(
         mut basis: impl Read,
         len_hint: u64,
@@ -177,7 +190,7 @@ impl Signature {
         self.basis_len
     }
 
-    /// The length of every block but the last.
+    /// The length of every block but the last, which may be shorter.
     #[must_use]
     pub const fn block_size(&self) -> BlockSize {
         self.block_size
@@ -208,7 +221,7 @@ impl Signature {
         bytes
     }
 
-    /// Writes the encoded signature in small pieces.
+    /// Writes the encoded signature in small pieces: let `out` be buffered.
     ///
     /// # Errors
     ///
@@ -245,7 +258,7 @@ impl Signature {
     /// Decodes a signature from a reader that need not be trusted, as it comes, and reads no byte
     /// more: let `input` be buffered.
     ///
-    /// Memory: at most twice what has come so far.
+    /// Memory: at most five times what has come so far, whatever length is announced.
     ///
     /// # Errors
     ///

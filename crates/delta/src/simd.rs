@@ -24,7 +24,7 @@ pub(crate) const WORD: usize = 64;
 /// How many bytes a gram has.
 const GRAM: usize = 4;
 
-/// 2³² divided by the golden ratio, made odd (Knuth, section 6.4).
+/// The prime nearest to 2³² divided by the golden ratio (Knuth, section 6.4).
 const MULTIPLIER: i32 = 0x9E37_79B1_u32.cast_signed();
 
 impl Selector {

@@ -6,18 +6,19 @@ use twox_hash::xxhash3_128;
 
 /// The seed of a signature's hashes.
 ///
-/// Choose it at random, after the basis is fixed: xxh3 does not resist collisions made for a known
-/// seed. A collision can never give wrong output, as `patch` checks the whole target, but it costs
-/// sending the target whole.
+/// Choose it at random, anew for each signature: XXH3 does not resist collisions made for a known seed,
+/// so who can write to basis or target should not know it before both are fixed. A collision can never
+/// give wrong output, as [`patch`](crate::patch()) checks the whole target, but it costs sending the
+/// target whole. A signature has its seed in plain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Seed(pub u64);
 
 /// The strong hash of one block: the first six bytes of its seeded XXH3-128, in canonical order.
 ///
-/// Six bytes are enough at any length that a signature covers: a place of the target is tested only
-/// where a 32-bit hash says so, or where the block before it matched. Data that differ so by chance
-/// make less than one test for every block, so that a terabyte in a million blocks errs about once
-/// in 2²⁸ runs, and then the digest of the whole notices.
+/// A hash that is looked up is compared with those of all blocks, so that one look-up among `n` blocks
+/// errs once in 2⁴⁸/n; then the digest of the whole notices. There is one for each place where
+/// matching blocks end, and one for each place that an anchor or a weak hash promises something at.
+/// `docs/delta.md` says for which sizes that is too often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Strong(u64);
 

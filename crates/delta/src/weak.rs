@@ -4,7 +4,7 @@ use crate::simd::{self, ROW};
 
 /// The weak hash of a window of bytes, with what is needed to roll it along.
 ///
-/// This is the checksum of Tridgell's thesis (1999, section 3.2.3), the byte sum and the
+/// This is the checksum of Tridgell's thesis (1999, section 3.2.5), the byte sum and the
 /// position-weighted byte sum, with both kept modulo 2³² instead of 2¹⁶: on short blocks of text the
 /// 16-bit sums use a fraction of their range. [`Weak::digest`] folds them into 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,8 @@ impl Weak {
     }
 }
 
-/// 2³² divided by the golden ratio, made odd: moves the narrow byte sum across the whole range.
+/// The prime nearest to 2³² divided by the golden ratio (Knuth, section 6.4): moves the narrow byte sum
+/// across the whole range.
 const SPREAD: u32 = 0x9E37_79B1;
 
 #[cfg(test)]

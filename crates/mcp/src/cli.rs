@@ -1,6 +1,6 @@
 //! What can be typed: clap's types, and nothing that acts.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -384,10 +384,19 @@ pub(crate) struct Logs {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
+One end has the basis and makes its signature; the other makes the delta from that to its target; the \
+first patches its basis with the delta. The arguments stand in the order of rdiff's. What is written \
+gets its name when it is whole: a command that fails leaves what was there.
+
 Examples:
   patchwire delta signature old.bin old.sig
   patchwire delta diff old.sig new.bin new.delta
-  patchwire delta patch old.bin new.delta copy-of-new.bin")]
+  patchwire delta patch old.bin new.delta copy-of-new.bin
+
+With rdiff at the other end, whose signatures are taken with MD4 alone, which is not its default:
+  rdiff -H md4 -R rollsum signature old.bin old.sig
+  patchwire delta diff old.sig new.bin new.delta --format librsync
+  rdiff patch old.bin new.delta copy-of-new.bin")]
 pub(crate) struct Delta {
     /// The format of signature and delta
     #[arg(
@@ -407,7 +416,7 @@ pub(crate) struct Delta {
 /// How signatures and deltas are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// Patchwire's own, in bounded memory
+    /// Patchwire's own, in bounded memory, and verified
     Patchwire,
     /// That of rdiff (librsync, with MD4); holds the files in memory, at most 1 GiB each
     Librsync,
@@ -419,9 +428,20 @@ pub(crate) enum DeltaCommand {
     #[command(after_help = "\
 Examples:
   patchwire delta signature old.bin old.sig
+  patchwire delta signature disk.img disk.sig --block-size 65536 --threads 4
   ssh host cat old.bin | patchwire delta signature - old.sig
-  patchwire delta signature old.bin old.sig --format librsync      as rdiff does")]
+  patchwire delta signature old.bin old.sig --format librsync      for rdiff delta")]
     Signature {
+        /// How long a block is: 64 to 1048576 bytes (librsync: from 1 on). Smaller ones make a longer
+        /// signature and a shorter delta. A basis of more than 16777216 blocks gets larger ones
+        /// [default: about the square root of the basis' length, at least 256; 8192 where the length
+        /// isn't known]
+        #[arg(long, value_name = "BYTES", env = "PATCHWIRE_BLOCK_SIZE")]
+        block_size: Option<u32>,
+
+        #[command(flatten)]
+        threads: Threads,
+
         /// The file that the other end has; - for standard input
         basis: PathBuf,
         /// Where the signature goes; - for standard output
@@ -429,10 +449,21 @@ Examples:
     },
     /// Makes the delta from the basis behind a signature to a target
     #[command(after_help = "\
+With more threads than one, a target that is a file of at most 1 GiB is read into memory and divided \
+among them. The delta may be a little longer then. Any other target is read as it comes, by one.
+
 Examples:
   patchwire delta diff old.sig new.bin new.delta
-  patchwire delta diff - new.bin - < old.sig > new.delta")]
+  patchwire delta diff old.sig new.bin new.delta --threads 4
+  patchwire delta diff - new.bin - < old.sig > new.delta
+  patchwire delta diff rdiff.sig new.bin new.delta --format librsync
+
+A signature of rdiff has to be made with MD4, which is not its default:
+  rdiff -H md4 -R rollsum signature old.bin rdiff.sig")]
     Diff {
+        #[command(flatten)]
+        threads: Threads,
+
         /// The basis' signature; - for standard input
         signature: PathBuf,
         /// The file that the other end shall have; - for standard input
@@ -442,12 +473,14 @@ Examples:
     },
     /// Applies a delta to its basis, and checks the result
     #[command(after_help = "\
-OUT is there whole and verified, or as it was before: a patch that fails leaves nothing behind. With \
-the librsync format, which has no digest of the whole file, only what it can tell is verified.
+OUT is there whole and verified, or as it was before: a patch that fails leaves nothing behind. On \
+standard output nothing appears before all of it is verified; until then it is in a temporary file. \
+With the librsync format, which has no digest of the whole file, only what it can tell is verified.
 
 Examples:
   patchwire delta patch old.bin new.delta new.bin
-  patchwire delta patch file file.delta file")]
+  patchwire delta patch file file.delta file
+  patchwire delta patch old.bin rdiff.delta new.bin --format librsync")]
     Patch {
         /// The basis; - for standard input
         basis: PathBuf,
@@ -456,6 +489,27 @@ Examples:
         /// Where the target goes, which may be the basis; - for standard output
         out: PathBuf,
     },
+}
+
+/// How many threads work at something.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Threads {
+    /// How many threads may work at it: 1 to 64. More need more memory: for a signature 8 MiB each,
+    /// for a delta the target's length. The librsync format is made by one
+    #[arg(
+        long = "threads",
+        value_name = "N",
+        env = "PATCHWIRE_THREADS",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=64)
+    )]
+    count: u8,
+}
+
+impl Threads {
+    pub(crate) fn get(self) -> NonZeroUsize {
+        NonZeroUsize::new(self.count.into()).unwrap_or(NonZeroUsize::MIN)
+    }
 }
 
 #[derive(Args, Debug)]

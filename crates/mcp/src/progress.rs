@@ -1,6 +1,9 @@
 //! What moves on standard error while a person waits: nothing where that is no terminal.
 
-use std::{io::Read, time::Duration};
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use patchwire_client::Progress;
@@ -54,11 +57,11 @@ pub(crate) fn words(step: Progress) -> String {
     }
 }
 
-/// How much of a file is read.
+/// How much of a file is read or written.
 #[derive(Clone, Debug)]
-pub(crate) struct ReadProgress(ProgressBar);
+pub(crate) struct FileProgress(ProgressBar);
 
-impl ReadProgress {
+impl FileProgress {
     /// A bar for a file of this length, where that is known.
     pub(crate) fn new(quiet: bool, len: Option<u64>) -> Self {
         let bar = ProgressBar::with_draw_target(len, target(quiet));
@@ -75,6 +78,32 @@ impl ReadProgress {
     /// Counts what is read from a reader.
     pub(crate) fn counting<R: Read>(&self, reader: R) -> impl Read + use<R> {
         self.0.wrap_read(reader)
+    }
+
+    /// Counts what is written to a writer.
+    pub(crate) fn counting_writes<W: Write>(&self, writer: W) -> impl Write + use<W> {
+        self.0.wrap_write(writer)
+    }
+
+    pub(crate) fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// That something is done which doesn't say how far it is.
+#[derive(Debug)]
+pub(crate) struct WorkProgress(ProgressBar);
+
+impl WorkProgress {
+    pub(crate) fn new(quiet: bool, what: &'static str) -> Self {
+        let spinner = ProgressBar::with_draw_target(None, target(quiet))
+            .with_style(ProgressStyle::default_spinner())
+            .with_message(what);
+        if !spinner.is_hidden() {
+            spinner.tick();
+            spinner.enable_steady_tick(Duration::from_millis(100));
+        }
+        Self(spinner)
     }
 
     pub(crate) fn end(&self) {

@@ -11,12 +11,13 @@ use crate::{
     encoding::{Artefact, Reader, check_magic, write_varint},
 };
 
-/// Parts of a basis, and the size of the blocks in which they are to be signed.
+/// Parts of a basis, and the size of the blocks in which they are to be signed: what the end that has
+/// the target asks of the other for the second of two rounds.
 ///
 /// # Encoding
 ///
-/// A *number* is unsigned LEB128 in its shortest form. The ranges are in order, don't touch one
-/// another, and none is empty.
+/// It ends itself. A *number* is unsigned LEB128 in its shortest form. The ranges are in order, don't
+/// touch one another, and none is empty.
 ///
 /// ```text
 /// "PWR"  version, 2
@@ -48,6 +49,13 @@ pub(super) struct Gap {
 const GAP_MIN: u64 = 2 * BlockSize::MIN as u64;
 
 impl Regions {
+    /// Asks for nothing: what to send where a second round would not pay, before the delta of
+    /// [`FirstRound::finish_early`](super::FirstRound::finish_early).
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new(BlockSize::LEAST, Vec::new())
+    }
+
     /// The parts of the basis that the gaps of a target are likely made of: those between the same
     /// two neighbours. Where the neighbours are not near each other in the basis, as much as the gap
     /// is long next to each of them. What the target has elsewhere already is left out.
@@ -109,7 +117,7 @@ impl Regions {
         }
     }
 
-    /// The ranges of the basis, in order.
+    /// The ranges of the basis, in bytes, in order.
     #[must_use]
     pub fn ranges(&self) -> &[Range<u64>] {
         &self.ranges
@@ -202,7 +210,7 @@ impl Regions {
 
     /// Decodes a request from input that need not be trusted.
     ///
-    /// Memory: at most 16 times the length of `bytes`.
+    /// Memory: at most 24 times the length of `bytes`.
     ///
     /// # Errors
     ///
@@ -220,7 +228,17 @@ impl Regions {
         }
     }
 
-    fn decode_from(input: impl Read) -> Result<Self, ReadError> {
+    /// Decodes a request from a reader that need not be trusted, as it comes, and reads no byte
+    /// more: let `input` be buffered.
+    ///
+    /// Memory: at most 24 times what has come so far, which only the reader bounds: a request has as
+    /// many ranges as its sender likes. Give it one that ends ([`Read::take`]) where it comes from a
+    /// peer.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] says whether the reader failed or what it gave is not a request.
+    pub fn decode_from(input: impl Read) -> Result<Self, ReadError> {
         let mut reader = Reader::new(input);
         check_magic(reader.array()?, Artefact::Regions)?;
         let block_size = u32::try_from(reader.varint()?).unwrap_or(u32::MAX);

@@ -128,7 +128,8 @@ impl Output {
             } => {
                 made.seek(SeekFrom::Start(0))?;
                 let copied = io::copy(&mut made, &mut stream).and_then(|_| stream.flush());
-                copied.context("can't write the result")?;
+                // What has gone out can't be taken back; that it is not all must be said.
+                copied.context("can't write the result: what there is of it is not whole")?;
             }
         }
         Ok(())
