@@ -10,8 +10,9 @@ use crate::{Signature, signature::Mark, strong::Strong};
 pub(crate) struct Index {
     strong: Table,
     anchors: Anchors,
-    weak: Filter,
-    has_weak: bool,
+    filter: Filter,
+    /// The weak hashes that the filter knows, in their order.
+    weak: Vec<u32>,
 }
 
 impl Index {
@@ -22,8 +23,8 @@ impl Index {
         let mut index = Self {
             strong: Table::new(blocks.len()),
             anchors: Anchors::new(blocks.len() - weak_count),
-            weak: Filter::new(weak_count),
-            has_weak: weak_count > 0,
+            filter: Filter::new(weak_count),
+            weak: Vec::with_capacity(weak_count),
         };
         for (number, block) in (0u32..).zip(blocks) {
             let is_first = index.strong.insert(block.strong.get(), number, |other| {
@@ -32,10 +33,14 @@ impl Index {
             if is_first {
                 match block.mark {
                     Mark::Anchor { key, place } => index.anchors.insert(key, place.get()),
-                    Mark::Weak(weak) => index.weak.insert(weak),
+                    Mark::Weak(weak) => {
+                        index.filter.insert(weak);
+                        index.weak.push(weak);
+                    }
                 }
             }
         }
+        index.weak.sort_unstable();
         index
     }
 
@@ -62,13 +67,21 @@ impl Index {
 
     /// Whether any block has no anchor.
     pub(crate) const fn has_weak(&self) -> bool {
-        self.has_weak
+        !self.weak.is_empty()
     }
 
-    /// Whether a block without anchor may have this weak hash; `false` is certain.
+    /// Whether a block without anchor has this weak hash.
+    ///
+    /// The filter lets about one in a hundred through that none has. A strong hash for each would be
+    /// more than the search allows itself: a hundredth of a large block, for every byte.
     #[inline(always)]
     pub(crate) fn may_have(&self, weak: u32) -> bool {
-        self.weak.may_have(weak)
+        self.filter.may_have(weak) && self.has(weak)
+    }
+
+    #[inline(never)]
+    fn has(&self, weak: u32) -> bool {
+        self.weak.binary_search(&weak).is_ok()
     }
 }
 
