@@ -245,6 +245,34 @@ fn false_alarms_by_anchors_are_bounded() {
     }
 }
 
+/// Where several threads search, no part of the target may hash more in vain than another: as much
+/// as the target before it allowed would be quadratic in all.
+#[test]
+fn false_alarms_are_bounded_in_each_thread() {
+    const BLOCK: usize = 2048;
+    const SEGMENT: usize = 8 << 20;
+    let (basis, mut segment) = against_anchors(BLOCK, 100, SEGMENT);
+    // A block with its anchor at the beginning, where the search has hashed in vain just before.
+    let real = (0..).map(|seed| noise(BLOCK, seed)).find(|block| {
+        let signature = signature(block, BLOCK);
+        matches!(signature.blocks()[0].mark, Mark::Anchor { place, .. } if place.get() < 100)
+    });
+    let real = real.unwrap();
+    for at in (BLOCK..SEGMENT - 2 * BLOCK).step_by(10_007) {
+        segment[at..at + BLOCK].copy_from_slice(&real);
+    }
+    let signature = signature(&[basis, real].concat(), BLOCK);
+    let target = segment.repeat(3);
+    let mut found = [const { Vec::new() }; 3];
+    crate::diff::matches(&signature, &target, 2.try_into().unwrap(), |matched| {
+        found[matched.at / SEGMENT].push((matched.at % SEGMENT, matched.len));
+    });
+    let [first, second, third] = found;
+    assert!(second.len() < SEGMENT / 10_007, "the input is hostile");
+    assert_eq!(first, second);
+    assert_eq!(second, third);
+}
+
 /// Makes a basis and a target against anchors: every 64 bytes the target has an anchor, all of one
 /// key, which each block of the basis has at another place, and none of the blocks is in the target.
 fn against_anchors(block_len: usize, blocks: usize, target_len: usize) -> (Vec<u8>, Vec<u8>) {
