@@ -349,6 +349,41 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_basis_has_an_index() {
+        for (basis, block_size) in [(0, 64), (0, 512), (63, 64), (511, 512)] {
+            let signature = signature(&noise(basis), block_size);
+            let index = Index::new(&signature);
+            assert!(!index.has_weak() && !index.may_have(0));
+            assert_eq!(index.places(0).count(), 0);
+            let strong = Strong::from_bytes([0; 6]);
+            assert_eq!(index.block(&signature, strong), None);
+        }
+    }
+
+    #[test]
+    fn the_filters_let_few_foreign_hashes_through() {
+        let hashes = |range: std::ops::Range<u32>| {
+            range.map(|number| number.wrapping_mul(number | 1).wrapping_mul(0x9E37_79B1))
+        };
+        // As many for each word and each slot as there can be.
+        for count in [1 << 10, (1 << 12) - 1, 1 << 16] {
+            let mut filter = Filter::new(count as usize);
+            let mut anchors = Anchors::new(count as usize);
+            for hash in hashes(0..count) {
+                filter.insert(hash);
+                anchors.insert(hash, 16);
+            }
+            assert!(hashes(0..count).all(|hash| filter.may_have(hash) && anchors.may_have(hash)));
+            let foreign = || hashes(1 << 20..2 << 20);
+            let share = |through: usize| through * 1000 / (1 << 20);
+            let weak = share(foreign().filter(|hash| filter.may_have(*hash)).count());
+            assert!(weak < 12, "{weak} of 1000");
+            let keys = share(foreign().filter(|hash| anchors.may_have(*hash)).count());
+            assert!(keys < 65, "{keys} of 1000");
+        }
+    }
+
+    #[test]
     fn many_places_of_one_key_are_cut() {
         let mut anchors = Anchors::new(1000);
         for place in 16..1016 {
