@@ -1,6 +1,8 @@
 //! What the crate promises, seen from outside.
 
 #[cfg(test)]
+mod basis;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod hostile;
