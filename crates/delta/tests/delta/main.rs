@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod basis;
 #[cfg(test)]
+mod exact;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod hostile;
