@@ -13,4 +13,6 @@ mod inputs;
 #[cfg(test)]
 mod rdiff;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod roundtrip;
