@@ -16,3 +16,5 @@ mod rdiff;
 mod reference;
 #[cfg(test)]
 mod roundtrip;
+#[cfg(test)]
+mod threads;
