@@ -190,18 +190,7 @@ fn allowed(block_len: usize, target: &[u8]) -> u64 {
 #[test]
 fn false_alarms_by_weak_hashes_are_bounded() {
     for block_len in [BLOCK, 2048, 65_536] {
-        let basis: Vec<u8> = (0..block_len - 2)
-            .step_by(block_len / 60)
-            .flat_map(|at| {
-                // A second difference of zero keeps both sums.
-                let mut block = vec![5u8; block_len];
-                block[at] += 1;
-                block[at + 1] -= 2;
-                block[at + 2] += 1;
-                block
-            })
-            .collect();
-        let target = vec![5; 4 << 20];
+        let (basis, target) = against_weak_hashes(block_len, 4 << 20);
         let signature = signature(&basis, block_len);
         let blocks = Blocks::new(&signature);
         let weak = Weak::of(&target[..block_len]).digest();
@@ -271,6 +260,21 @@ fn false_alarms_are_bounded_in_each_thread() {
     assert!(second.len() < SEGMENT / 10_007, "the input is hostile");
     assert_eq!(first, second);
     assert_eq!(second, third);
+}
+
+/// Makes a basis and a target against weak hashes: every window of the target has the one that all
+/// blocks of the basis have, and none of the blocks is in the target.
+fn against_weak_hashes(block_len: usize, target_len: usize) -> (Vec<u8>, Vec<u8>) {
+    let changed = (0..block_len - 2).step_by(block_len / 60);
+    let basis = changed.flat_map(|at| {
+        // A second difference of zero keeps both sums.
+        let mut block = vec![5u8; block_len];
+        block[at] += 1;
+        block[at + 1] -= 2;
+        block[at + 2] += 1;
+        block
+    });
+    (basis.collect(), vec![5; target_len])
 }
 
 /// Makes a basis and a target against anchors: every 64 bytes the target has an anchor, all of one
