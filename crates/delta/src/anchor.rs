@@ -4,7 +4,7 @@
 //! if a multiplicative hash of the gram is below a threshold, and it is an *anchor* if none of the
 //! sixteen positions before it is selected. So what is an anchor depends on nothing but the twenty
 //! bytes around it, and a block has the same anchors wherever it stands, but for those of its first
-//! sixteen positions, which are not counted. An anchor's *key* is a seeded hash of the 32 bytes that
+//! sixteen positions, which are not counted. An anchor's *key* is a seeded hash of the 64 bytes that
 //! begin at it.
 //!
 //! A signature gives for each block the key and the place of one anchor. To find the block in a

@@ -83,3 +83,73 @@ impl Fingerprint {
 
     const WAITING: usize = 6 << 10;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::SignatureOptions;
+
+    fn basis(len: usize) -> Vec<u8> {
+        let numbers = (0..u32::MAX).map(|at| at.wrapping_mul(at | 1).to_be_bytes()[0]);
+        numbers.take(len).collect()
+    }
+
+    fn id(basis: &[u8]) -> BasisId {
+        let options = SignatureOptions {
+            block_size: Some(BlockSize::try_from(BlockSize::MIN).unwrap()),
+            ..SignatureOptions::new(Seed(7))
+        };
+        BasisId::of(&Signature::of(basis, options))
+    }
+
+    /// More hashes than wait for the hasher at a time, and just as many.
+    #[test]
+    fn the_fingerprint_is_of_all_strong_hashes() {
+        let hasher = StrongHasher::new(Seed(7));
+        for blocks in [0, 1, 1023, 1024, 1025, 2048, 3000] {
+            let basis = basis(blocks * 64);
+            let hashes: Vec<_> = basis
+                .chunks(64)
+                .map(|block| hasher.hash(block).to_bytes())
+                .collect();
+            let whole = xxhash3_128::Hasher::oneshot(hashes.as_flattened());
+            assert_eq!(id(&basis).fingerprint, (whole >> 96) as u32);
+        }
+    }
+
+    #[test]
+    fn a_basis_is_told_from_every_other() {
+        for len in [0, 1, 63, 64, 65, 1000] {
+            let basis = basis(len);
+            let id = id(&basis);
+            assert_eq!(id.len, len as u64);
+            assert!(id.is(&basis[..]).unwrap());
+            assert!(!id.is((&basis[..]).chain(&[0][..])).unwrap());
+            if let Some((_, shorter)) = basis.split_last() {
+                assert!(!id.is(shorter).unwrap());
+            }
+            for at in 0..len {
+                let mut other = basis.clone();
+                other[at] ^= 1;
+                assert!(!id.is(&other[..]).unwrap(), "byte {at} of {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_basis_that_fails_is_neither() {
+        struct Broken;
+
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::PermissionDenied.into())
+            }
+        }
+
+        let basis = basis(100);
+        let failed = id(&basis).is(basis[..64].chain(Broken)).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::PermissionDenied);
+    }
+}

@@ -511,4 +511,40 @@ mod tests {
         assert_eq!(read(&over), malformed);
         assert_eq!(read(&[0x80; 11]), malformed);
     }
+
+    /// A reader whose answers are given one after the other.
+    struct Answers<'a>(std::vec::IntoIter<io::Result<&'a [u8]>>);
+
+    impl Read for Answers<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let bytes = self.0.next().unwrap_or(Ok(&[]))?;
+            buffer[..bytes.len()].copy_from_slice(bytes);
+            Ok(bytes.len())
+        }
+    }
+
+    fn answers<const N: usize>(answers: [io::Result<&[u8]>; N]) -> Reader<Answers<'_>> {
+        Reader::new(Answers(answers.into_iter().collect::<Vec<_>>().into_iter()))
+    }
+
+    #[test]
+    fn fields_are_read_as_they_come() {
+        let interrupted = || Err(io::ErrorKind::Interrupted.into());
+        let mut reader = answers([Ok(b"ab"), interrupted(), interrupted(), Ok(b"cd"), Ok(b"e")]);
+        assert_eq!(reader.array().unwrap(), *b"abcd");
+        assert_eq!(reader.offset(), 4);
+        assert_eq!(reader.array().unwrap(), *b"");
+        let truncated = reader.array::<2>().unwrap_err();
+        assert!(matches!(
+            truncated,
+            ReadError::Malformed(DecodeError::Truncated { len: 5 })
+        ));
+    }
+
+    #[test]
+    fn what_fails_is_not_truncated() {
+        let mut reader = answers([Ok(b"a"), Err(io::ErrorKind::TimedOut.into())]);
+        let error = reader.array::<2>().unwrap_err();
+        assert!(matches!(error, ReadError::Io(error) if error.kind() == io::ErrorKind::TimedOut));
+    }
 }

@@ -47,7 +47,9 @@ pub(crate) struct Marks<'s> {
     /// away from memory that the second-level cache holds.
     keys: Vec<u64>,
     keys_shift: u32,
-    weak: Filter,
+    filter: Filter,
+    /// The blocks without anchor, by their weak hashes.
+    weak: Table,
     has_weak: bool,
 }
 
@@ -64,13 +66,22 @@ impl<'s> Marks<'s> {
             anchors: Table::new(anchor_count),
             keys: vec![0; 1 << (key_bits - 6)],
             keys_shift: u32::BITS - key_bits,
-            weak: Filter::new(weak_count),
+            filter: Filter::new(weak_count),
+            weak: Table::new(weak_count),
             has_weak: weak_count > 0,
         };
         for (number, block) in (0u32..).zip(blocks) {
             match block.mark {
                 Mark::Anchor { key, .. } => marks.insert_anchor(key, number, block.mark),
-                Mark::Weak(weak) => marks.weak.insert(weak),
+                Mark::Weak(weak) => {
+                    marks.filter.insert(weak);
+                    marks.weak.insert(u64::from(weak), number, |other| {
+                        match blocks[other].mark == block.mark {
+                            true => Step::Stop,
+                            false => Step::Pass,
+                        }
+                    });
+                }
             }
         }
         marks
@@ -121,10 +132,17 @@ impl<'s> Marks<'s> {
         self.has_weak
     }
 
-    /// Whether a block without anchor may have this weak hash; `false` is certain.
+    /// Whether a block without anchor may have this weak hash; `false` is certain, and `true` is wrong
+    /// about one time in a hundred.
     #[inline(always)]
     pub(crate) fn may_have_weak(&self, weak: u32) -> bool {
-        self.weak.may_have(weak)
+        self.filter.may_have(weak)
+    }
+
+    /// Whether a block without anchor has this weak hash.
+    pub(crate) fn has_weak_hash(&self, weak: u32) -> bool {
+        let mut candidates = self.weak.candidates(u64::from(weak));
+        candidates.any(|block| self.blocks[block].mark == Mark::Weak(weak))
     }
 }
 
@@ -312,7 +330,9 @@ mod tests {
                                 .any(|found| found == usize::from(place.get()))
                         );
                     }
-                    Mark::Weak(weak) => assert!(marks.has_weak() && marks.may_have_weak(weak)),
+                    Mark::Weak(weak) => {
+                        assert!(marks.may_have_weak(weak) && marks.has_weak_hash(weak));
+                    }
                 }
             }
             let share = anchored * 100 / signature.blocks().len();
@@ -335,6 +355,41 @@ mod tests {
         let strong = |block: usize| signature.blocks()[block].strong;
         assert_eq!(strongs.find(strong(2)), Some(0));
         assert_eq!(strongs.find(strong(3)), None);
+    }
+
+    #[test]
+    fn an_empty_basis_has_an_index() {
+        for (basis, block_size) in [(0, 64), (0, 512), (63, 64), (511, 512)] {
+            let signature = signature(&noise(basis), block_size);
+            let (strongs, marks) = (Strongs::new(&signature), Marks::new(&signature));
+            assert!(!marks.has_weak() && !marks.may_have_weak(0) && !marks.has_weak_hash(0));
+            assert_eq!(marks.places(0).count(), 0);
+            assert_eq!(strongs.find(Strong::from_bytes([0; 6])), None);
+        }
+    }
+
+    #[test]
+    fn the_filters_let_few_foreign_hashes_through() {
+        let foreign = |salt: u32| {
+            (0..1u32 << 18).map(move |number| {
+                let number = number.wrapping_add(salt);
+                number.wrapping_mul(number | 1).wrapping_mul(0x9E37_79B1) ^ number << 7
+            })
+        };
+        let share = |through: usize| through * 1000 / (1 << 18);
+        // As many for each word and each slot as there can be.
+        for count in [1 << 10, (1 << 12) - 1, 1 << 14] {
+            let small = signature(&noise(count * 64), 64);
+            let marks = Marks::new(&small);
+            let weak = foreign(1).filter(|hash| marks.may_have_weak(*hash));
+            let weak = share(weak.count());
+            assert!(weak < 15, "{weak} of 1000");
+            let large = signature(&noise(count * 512), 512);
+            let marks = Marks::new(&large);
+            let keys = foreign(2).filter(|hash| marks.may_have_anchor(*hash));
+            let keys = share(keys.count());
+            assert!(keys < 65, "{keys} of 1000");
+        }
     }
 
     #[test]

@@ -393,3 +393,80 @@ impl Coder {
 
 /// The bytes of an encoded signature before its blocks.
 const HEADER: usize = 4 + 4 + 8 + 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block_size_for(block_size: Option<u32>, basis_len: u64) -> u32 {
+        let options = SignatureOptions {
+            block_size: block_size.map(|size| size.try_into().unwrap()),
+            ..SignatureOptions::new(Seed(1))
+        };
+        options.block_size_for(basis_len).get()
+    }
+
+    #[test]
+    fn a_long_basis_gets_larger_blocks_than_asked_for() {
+        let most = Signature::MAX_BLOCKS;
+        assert_eq!(block_size_for(Some(64), 64 * most), 64);
+        assert_eq!(block_size_for(Some(64), 64 * most + 1), 128);
+        assert_eq!(block_size_for(Some(700), 700 * most + 1), 1400);
+        assert_eq!(block_size_for(Some(64), u64::MAX), BlockSize::MAX);
+        assert_eq!(
+            block_size_for(Some(700_000), 700_000 * most + 1),
+            BlockSize::MAX
+        );
+        assert_eq!(block_size_for(None, u64::MAX), BlockSize::MAX);
+    }
+
+    /// Anchors and their keys lie inside a block of full size; the short last one has none.
+    #[test]
+    fn anchors_are_where_they_can_be() {
+        let basis: Vec<u8> = (0..300_000u32)
+            .map(|at| {
+                at.wrapping_mul(at | 1)
+                    .wrapping_mul(0x9E37_79B1)
+                    .to_be_bytes()[0]
+            })
+            .collect();
+        for size in [512, 700, 2048, 70_000] {
+            let block_size = BlockSize::try_from(size).unwrap();
+            let options = SignatureOptions {
+                block_size: Some(block_size),
+                ..SignatureOptions::new(Seed(1))
+            };
+            let signature = Signature::of(&basis, options);
+            let (first, last) = Layout::of(block_size).unwrap().places();
+            let mut places = signature.blocks().iter().map(|block| match block.mark {
+                Mark::Anchor { place, .. } => Some(usize::from(place.get())),
+                Mark::Weak(_) => None,
+            });
+            if signature.short_len() > 0 {
+                assert_eq!(places.next_back(), Some(None));
+            }
+            let places: Vec<_> = places.flatten().collect();
+            assert!(places.len() * 100 > signature.full_blocks() * 95);
+            assert!(places.iter().all(|place| (first..=last).contains(place)));
+        }
+    }
+
+    /// A basis is not signed otherwise because another length was announced.
+    #[test]
+    fn the_announced_length_chooses_the_block_size_alone() {
+        let basis = [7; 100_000];
+        let options = SignatureOptions::new(Seed(1));
+        let announced = Signature::read(&basis[..], 1 << 20, options).unwrap();
+        assert_eq!(announced.block_size().get(), 1024);
+        assert_eq!(announced.basis_len(), 100_000);
+        let block_size = Some(announced.block_size());
+        let same = Signature::of(
+            &basis,
+            SignatureOptions {
+                block_size,
+                ..options
+            },
+        );
+        assert_eq!(announced, same);
+    }
+}

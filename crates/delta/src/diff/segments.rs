@@ -54,13 +54,18 @@ pub(super) fn matches(blocks: &Blocks<'_>, target: &[u8], threads: NonZeroUsize)
 }
 
 /// The matches that begin in one segment; those that continue one another are one.
+///
+/// The search knows nothing of the target before: what it may hash in vain grows with the bytes that
+/// it has searched itself, or that of all segments together would grow with their square.
 fn search(blocks: &Blocks<'_>, target: &[u8], start: usize, len: usize) -> Vec<Match> {
     let view = Search::VIEW * blocks.block_len();
     let end = target.len().min(start + len + view);
-    let mut search = Search::new(blocks, start, start / blocks.block_len());
+    let window = &target[start..end];
+    let mut search = Search::new(blocks, 0, start / blocks.block_len());
     let mut matches: Vec<Match> = Vec::new();
-    while let Some(found) = search.next_match(&target[..end], end == target.len()) {
-        push(&mut matches, found);
+    while let Some(found) = search.next_match(window, end == target.len()) {
+        let at = start + found.at;
+        push(&mut matches, Match { at, ..found });
     }
     matches
 }

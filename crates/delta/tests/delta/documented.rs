@@ -154,7 +154,7 @@ fn check(encoded: &[u8], basis: &[u8], block_size: u32, seed: u64) {
             assert_eq!((number, place), (weak(block), 0));
         } else {
             assert!(anchors.contains(&place), "{place}: {anchors:?}");
-            assert_eq!(number, key(&block[place..place + 32], seed));
+            assert_eq!(number, key(&block[place..place + 64], seed));
         }
         let strong: &[u8; 6] = take(&mut rest);
         let hash = xxhash3_128::Hasher::oneshot_with_seed(seed, block);
@@ -192,7 +192,7 @@ fn anchors(block: &[u8]) -> BTreeSet<usize> {
     selected
         .iter()
         .copied()
-        .filter(|&at| (16..=reach - 32).contains(&at))
+        .filter(|&at| (16..=reach - 64).contains(&at))
         .filter(|&at| selected.range(at - 16..at).next().is_none())
         .collect()
 }
@@ -213,7 +213,8 @@ fn key(bytes: &[u8], seed: u64) -> u32 {
         let product = u128::from(a) * u128::from(b);
         u64::try_from(product & u128::from(u64::MAX)).unwrap() ^ (product >> 64) as u64
     };
-    let both = fold(words[0], words[1]) ^ fold(words[2], words[3]).rotate_left(32);
+    let pairs = words.chunks(2).map(|pair| fold(pair[0], pair[1]));
+    let both = pairs.fold(0, |both: u64, fold| both.rotate_left(23) ^ fold);
     (both.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32
 }
 
@@ -225,7 +226,7 @@ fn which_anchor_a_block_has_is_free() {
     let mut encoded = Signature::of(&basis, options(2048)).encode();
     for (block, encoded) in basis.chunks_exact(2048).zip(encoded[24..].chunks_mut(12)) {
         if let Some(&last) = anchors(block).last() {
-            encoded[..4].copy_from_slice(&key(&block[last..last + 32], seed).to_be_bytes());
+            encoded[..4].copy_from_slice(&key(&block[last..last + 64], seed).to_be_bytes());
             encoded[4..6].copy_from_slice(&u16::try_from(last).unwrap().to_be_bytes());
         }
     }

@@ -1,7 +1,11 @@
 //! What the crate promises, seen from outside.
 
 #[cfg(test)]
+mod basis;
+#[cfg(test)]
 mod documented;
+#[cfg(test)]
+mod exact;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
@@ -11,4 +15,8 @@ mod inputs;
 #[cfg(test)]
 mod rdiff;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod roundtrip;
+#[cfg(test)]
+mod threads;
