@@ -138,7 +138,7 @@ impl Keys {
         Self(words)
     }
 
-    /// The key of an anchor: two products of 128 bits, folded, as wyhash does.
+    /// The key of an anchor: products of 128 bits, folded, as wyhash does.
     #[inline]
     pub(crate) fn of(self, bytes: &[u8; KEY_LEN]) -> u32 {
         let word = |at: usize| {

@@ -15,10 +15,8 @@ pub struct Seed(pub u64);
 
 /// The strong hash of one block: the first six bytes of its seeded XXH3-128, in canonical order.
 ///
-/// A hash that is looked up is compared with those of all blocks, so that one look-up among `n` blocks
-/// errs once in 2⁴⁸/n; then the digest of the whole notices. There is one for each place where
-/// matching blocks end, and one for each place that an anchor or a weak hash promises something at.
-/// `docs/delta.md` says for which sizes that is too often.
+/// Where it is compared with those of all blocks, 48 bits would be few: what is found so must have the
+/// block's mark as well, which makes 80.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Strong(u64);
 
