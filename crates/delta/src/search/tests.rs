@@ -1,7 +1,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{BlockSize, Seed, SignatureOptions, signature::Mark};
+use crate::{
+    BlockSize, Seed, Signature, SignatureOptions,
+    anchor::{ISOLATION, Layout, STEP},
+    simd::WORD,
+    weak::Weak,
+};
 
 /// Blocks so small have no anchors.
 const BLOCK: usize = BlockSize::MIN as usize;
