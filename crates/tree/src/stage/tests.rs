@@ -83,8 +83,8 @@ fn sources_are_what_the_test_says() {
 
 #[test]
 fn content_that_is_not_what_was_announced_is_the_peers_fault() {
-    // The delta comes first.
-    let error = refused(|_, _, _, content| content[20] ^= 1);
+    // The delta comes first, and begins with 21 bytes that say what basis it is for.
+    let error = refused(|_, _, _, content| content[22] ^= 1);
     assert!(
         matches!(&error, StageError::Content { path: p, .. } if *p == path("delta")),
         "{error}"
