@@ -4,7 +4,7 @@
 
 use std::{fs, io, path::Path};
 
-use patchwire_delta::{BlockSize, Seed, Signature, SignatureOptions, diff, librsync};
+use patchwire_delta::{BlockSize, Delta, Seed, Signature, SignatureOptions, diff, librsync};
 use patchwire_fuzz::{
     delta::{basis, target},
     session::{at, directory, failure, file, link, operations, push, put, root, tree},
@@ -55,17 +55,14 @@ fn delta() -> Result<(), Error> {
     let signature = |basis: &[u8], block_size: u32| -> Result<Signature, Error> {
         let options = SignatureOptions {
             block_size: Some(BlockSize::try_from(block_size)?),
-            seed: Seed(7),
+            ..SignatureOptions::new(Seed(7))
         };
         Ok(Signature::of(basis, options))
     };
     let small = signature(&basis, 64)?;
+    let anchored = signature(&basis, 512)?;
     seed("signature", "blocks-of-64", small.encode())?;
-    seed(
-        "signature",
-        "blocks-of-512",
-        signature(&basis, 512)?.encode(),
-    )?;
+    seed("signature", "blocks-of-512", anchored.encode())?;
     seed(
         "signature",
         "whole-blocks",
@@ -76,21 +73,83 @@ fn delta() -> Result<(), Error> {
         "equal-blocks",
         signature(&[0; 640], 64)?.encode(),
     )?;
+    seed(
+        "signature",
+        "without-anchors",
+        signature(&[0; 1500], 700)?.encode(),
+    )?;
     seed("signature", "empty", signature(&[], 64)?.encode())?;
+    let followed = [anchored.encode(), b"more of the stream".to_vec()].concat();
+    seed("signature", "followed", followed)?;
 
     seed("delta", "both-kinds", diff(&small, &target).encode())?;
+    seed("delta", "anchored", diff(&anchored, &target).encode())?;
     seed("delta", "same", diff(&small, &basis).encode())?;
     seed("delta", "empty", diff(&small, &[]).encode())?;
+    seed("delta", "whole", Delta::whole(&target[..300]).encode())?;
     let unrelated = diff(&small, b"nothing of the basis");
     seed("delta", "literal", unrelated.encode())?;
     let followed = [unrelated.encode(), b"more of the stream".to_vec()].concat();
     seed("delta", "followed", followed)?;
 
-    let text = b"fn main() {\n    println!(\"hello\");\n}\n".repeat(20);
-    seed("roundtrip", "text", [&[0, 128][..], &text].concat())?;
-    seed("roundtrip", "bytes", [&[9, 200][..], &basis].concat())?;
-    seed("roundtrip", "zeros", [&[64, 100][..], &[0; 600]].concat())?;
-    seed("roundtrip", "empty-basis", [&[0, 0][..], b"abc"].concat())?;
+    // The length of the basis, the basis, the limit, and operations on it or a whole delta.
+    let on = |name: &str, basis: &[u8], limit: u8, ops: &[u8]| -> Result<(), Error> {
+        let len = u16::try_from(basis.len())?.to_be_bytes();
+        let bytes = [&len[..], &[limit], basis, ops].concat();
+        Ok(seed("patch", name, bytes)?)
+    };
+    let short = &basis[..200];
+    let copies = [
+        1, 100, 50, 1, 0, 0xC8, 1, 2, 3, b'n', b'e', b'w', 1, 199, 1, 1,
+    ];
+    on("copies", short, 0, &copies)?;
+    on("too-long", short, 0, &copies[..6].repeat(3))?;
+    on("outside", short, 0, &[2, 1, b'x', 1, 150, 1, 60])?;
+    on("no-basis", b"", 0, &[2, 3, b'n', b'e', b'w'])?;
+    on("nothing", short, 0, b"")?;
+    let small = signature(short, 64)?;
+    on("delta", short, 1, &diff(&small, &target[..300]).encode())?;
+    on("whole", short, 0, &Delta::whole(b"new").encode())?;
+
+    // See `patchwire_fuzz::delta::roundtrip` for what the bytes mean. Basis: noise, something given,
+    // and a period. Target: noise inserted, a part moved, one deleted, one repeated.
+    let old = [
+        &[8, 0, 0x80, 0, 0, 0, 0, 5][..],
+        b"given",
+        &[16 + 64, 0, 0x41, 0],
+    ]
+    .concat();
+    let edits = [
+        10 + 32,
+        99,
+        0,
+        77,
+        4,
+        20,
+        0x50,
+        0,
+        3,
+        200,
+        0,
+        99,
+        5,
+        10,
+        0x60,
+        0,
+    ];
+    let script = |name: &str, block_size: u8, steps: &[&[u8]]| {
+        let bytes = [&[block_size, 9], &steps.concat()[..]].concat();
+        seed("roundtrip", name, bytes)
+    };
+    script("every-edit", 0, &[&old, &edits])?;
+    script("every-edit-of-512", 3, &[&old, &edits])?;
+    script("every-edit-of-2048", 6, &[&old, &edits])?;
+    script("without-anchors", 3, &[&[24, 0, 0x80, 0], &edits])?;
+    script("zeros", 5, &[&[16, 0, 0x80, 0], &edits])?;
+    script("changed", 4, &[&[8, 0, 0xFF, 0], &[6, 128, 0, 0]])?;
+    script("cut", 3, &[&[8, 0, 0x50, 0], &[7, 50, 0, 0]])?;
+    script("empty-basis", 0, &[&[2, 0, 0, 3], b"new"])?;
+    script("empty-target", 0, &[&[8, 0, 0, 99], &[7, 0, 0, 0]])?;
 
     let small = librsync::signature(&basis, 64)?;
     seed("librsync_signature", "blocks-of-64", &small)?;

@@ -34,6 +34,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("signature", delta::signature),
     ("delta", delta::delta),
+    ("patch", delta::patch),
     ("roundtrip", delta::roundtrip),
     ("librsync_signature", delta::librsync_signature),
     ("librsync_delta", delta::librsync_delta),

@@ -98,9 +98,9 @@ struct Blocks<'b> {
 }
 
 impl<'b> Blocks<'b> {
-    /// What can be found follows from the signature: if more than eight places go with one key, only
-    /// the first eight are looked at, and blocks that have theirs elsewhere are found only where they
-    /// are expected.
+    /// What can be found follows from the signature: if more than sixteen places go with one key,
+    /// only the first sixteen are looked at, and blocks that have theirs elsewhere are found only near
+    /// to where they are expected.
     fn of(basis: &'b [u8], block_size: u32) -> Self {
         let block_len = usize::try_from(block_size).unwrap();
         let mut blocks = Self {
@@ -121,7 +121,7 @@ impl<'b> Blocks<'b> {
                 && [e, f] != [0, 0]
             {
                 let places = places.entry([a, b, c, d]).or_default();
-                if places.len() == 8 && !places.contains(&[e, f]) {
+                if places.len() == 16 && !places.contains(&[e, f]) {
                     blocks.all = false;
                     continue;
                 }
