@@ -4,7 +4,10 @@
 
 use std::{fs, io, path::Path};
 
-use patchwire_delta::{BlockSize, Delta, Seed, Signature, SignatureOptions, diff, librsync};
+use patchwire_delta::{
+    BlockSize, Delta, DiffOptions, FirstRound, Regions, Seed, Signature, SignatureOptions, diff,
+    librsync,
+};
 use patchwire_fuzz::{
     delta::{basis, target},
     session::{at, directory, failure, file, link, operations, push, put, root, tree},
@@ -111,6 +114,11 @@ fn delta() -> Result<(), Error> {
     on("delta", short, 1, &diff(&small, &target[..300]).encode())?;
     on("whole", short, 0, &Delta::whole(b"new").encode())?;
 
+    seed("regions", "none", Regions::none().encode())?;
+    let round = FirstRound::of(&anchored, &target, DiffOptions::default());
+    seed("regions", "asked-for", round.regions().encode())?;
+    seed("regions", "two", b"PWR\x02\x40\x02\x00\x10\x20\x81\x01")?;
+
     // See `patchwire_fuzz::delta::roundtrip` for what the bytes mean. Basis: noise, something given,
     // and a period. Target: noise inserted, a part moved, one deleted, one repeated.
     let old = [
@@ -139,7 +147,9 @@ fn delta() -> Result<(), Error> {
     ];
     let script = |name: &str, block_size: u8, steps: &[&[u8]]| {
         let bytes = [&[block_size, 9], &steps.concat()[..]].concat();
-        seed("roundtrip", name, bytes)
+        seed("roundtrip", name, bytes)?;
+        let bytes = [&[block_size, 4, 0, 0, 1, 0], &steps.concat()[..]].concat();
+        seed("rounds", name, bytes)
     };
     script("every-edit", 0, &[&old, &edits])?;
     script("every-edit-of-512", 3, &[&old, &edits])?;

@@ -6,8 +6,9 @@ use std::{
 };
 
 use patchwire_delta::{
-    BlockSize, DecodeError, Delta, DiffOptions, Digest, Op, PatchError, ReadError, Seed, Signature,
-    SignatureOptions, diff, diff_read, diff_with, librsync, patch_read, whole_read,
+    BlockSize, DecodeError, Delta, DiffOptions, Digest, FirstRound, Op, PatchError, ReadError,
+    Regions, RoundError, Seed, Signature, SignatureOptions, diff, diff_read, diff_with, librsync,
+    patch_read, whole_read,
 };
 
 pub mod content;
@@ -348,6 +349,86 @@ fn options(block_size: u32, threads: usize) -> SignatureOptions {
         block_size: Some(BlockSize::try_from(block_size).expect("it is in bounds")),
         seed: Seed(u64::from(block_size)),
         threads: NonZeroUsize::new(threads).expect("there is one at least"),
+    }
+}
+
+/// A request for regions is answered with a signature of just these, or refused.
+pub fn regions(data: &[u8]) {
+    let Ok(regions) = Regions::decode(data) else {
+        return;
+    };
+    assert_eq!(regions.encode(), data);
+    let basis = basis();
+    match regions.sign(Cursor::new(&basis), Seed(1)) {
+        Ok(signature) => {
+            let parts = regions.ranges().iter().map(|range| {
+                let place = |at: u64| usize::try_from(at).expect("it is inside the basis");
+                &basis[place(range.start)..place(range.end)]
+            });
+            let parts = parts.collect::<Vec<_>>().concat();
+            let options = SignatureOptions {
+                block_size: Some(regions.block_size()),
+                ..SignatureOptions::new(Seed(1))
+            };
+            assert_eq!(signature, Signature::of(&parts, options));
+            assert_eq!(signature.encoded_len() as u64, regions.signature_len());
+        }
+        Err(RoundError::Outside { end, basis_len }) => {
+            assert!(end > basis_len);
+            assert_eq!(basis_len, basis.len() as u64);
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// From any basis to any target and back in two rounds, on slices and readers; and a second signature
+/// that is made up costs the delta, but never gives another target.
+///
+/// The first byte chooses the block size, the second how long the made-up part is.
+pub fn rounds(data: &[u8]) {
+    const BLOCK_SIZES: [u32; 6] = [128, 300, 512, 1000, 1024, 4096];
+    let [block_size, made_up, rest @ ..] = data else {
+        return;
+    };
+    let (made_up, rest) = rest.split_at(rest.len().min(usize::from(*made_up)));
+    let (basis, target) = Instructions::new(rest).basis_and_target();
+    let block_size = BLOCK_SIZES[usize::from(*block_size) % BLOCK_SIZES.len()];
+    let signature = Signature::of(&basis, options(block_size, 1));
+
+    let round = FirstRound::of(&signature, &target, DiffOptions::default());
+    let early = round.finish_early(&target).expect("the target is the same");
+    assert_eq!(early, diff(&signature, &target));
+    let regions = round.regions();
+    assert_eq!(Regions::decode(&regions.encode()).as_ref(), Ok(regions));
+    let second = regions.sign(Cursor::new(&basis), Seed(2));
+    let second = second.expect("the regions are of this basis");
+
+    // The blocks of the answer, as somebody else would have them.
+    let mut other = second.encode();
+    for (byte, made_up) in other[24..].iter_mut().zip(made_up) {
+        *byte ^= made_up;
+    }
+    for second in [Ok(second), Signature::decode(&other)]
+        .into_iter()
+        .flatten()
+    {
+        let delta = round.finish(&second, &target).expect("they fit");
+        let slowly = Pieces {
+            bytes: &target,
+            piece: 77,
+        };
+        let read = FirstRound::read(&signature, slowly, DiffOptions::default());
+        let read = read.expect("memory has no errors");
+        let mut streamed = Vec::new();
+        let finished = read.finish_read(&second, Cursor::new(&target), &mut streamed);
+        finished.expect("they fit");
+        assert_eq!(streamed, delta.encode());
+        match every_way(&basis, &streamed, target.len() as u64) {
+            Ok(output) => assert_eq!(output, target),
+            Err(PatchError::Mismatch { .. }) => assert!(made_up.iter().any(|byte| *byte != 0)),
+            Err(error) => panic!("{error:?}"),
+        }
+        assert!(delta.literal_bytes() <= round.missing());
     }
 }
 

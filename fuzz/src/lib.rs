@@ -35,6 +35,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("signature", delta::signature),
     ("delta", delta::delta),
     ("patch", delta::patch),
+    ("regions", delta::regions),
+    ("rounds", delta::rounds),
     ("roundtrip", delta::roundtrip),
     ("librsync_signature", delta::librsync_signature),
     ("librsync_delta", delta::librsync_delta),
