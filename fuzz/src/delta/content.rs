@@ -4,12 +4,12 @@
 ///
 /// Each is a byte that says what to do and three that say where and how much: first any number that
 /// append to the basis, then any number that edit the target, which begins as the basis is. Whatever
-/// the bytes, they are instructions, and what they make is at most 64 KiB.
+/// the bytes, they are instructions, and what they make is at most 32 KiB.
 pub struct Instructions<'d> {
     data: &'d [u8],
 }
 
-const MOST: usize = 64 << 10;
+const MOST: usize = 32 << 10;
 
 impl<'d> Instructions<'d> {
     /// Takes bytes for instructions.
