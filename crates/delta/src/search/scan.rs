@@ -173,15 +173,24 @@ impl Search<'_, '_> {
                     }
                 }
             }
+            // Rolling hashes a block to begin with: so for a block's length at once, or at the end.
             let starts = scan.roll..scan.cursor.saturating_sub(last_place).min(limit);
-            let searched = scan.roll.max(starts.end);
-            if marks.has_weak()
-                && let Some(found) = self.roll(marks, starts, window)
-            {
-                limit = found.0;
-                first = Some(found);
+            if starts.len() >= block_len {
+                scan.roll = starts.end;
+                if marks.has_weak()
+                    && let Some(found) = self.roll(marks, starts, window)
+                {
+                    limit = found.0;
+                    first = Some(found);
+                }
             }
-            scan.roll = searched;
+        }
+        let starts = scan.roll..scan.cursor.saturating_sub(last_place).min(limit);
+        scan.roll = scan.roll.max(starts.end);
+        if marks.has_weak()
+            && let Some(found) = self.roll(marks, starts, window)
+        {
+            first = Some(found);
         }
         if first.is_some() {
             return first;
