@@ -36,7 +36,7 @@ impl BasisId {
     pub(crate) fn is(&self, mut basis: impl Read) -> io::Result<bool> {
         let hasher = StrongHasher::new(self.seed);
         let mut fingerprint = Fingerprint::new();
-        let mut block = Vec::new();
+        let mut block = Vec::with_capacity(self.block_size.len());
         let mut len = 0;
         loop {
             block.clear();

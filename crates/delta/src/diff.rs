@@ -207,6 +207,7 @@ pub(crate) fn stream(
     mut emit: impl FnMut(Op<'_>) -> Result<(), DiffError>,
 ) -> Result<u64, DiffError> {
     let capacity = 2 * search.view() + MAX_LITERAL + READ_AHEAD;
+    window.reserve_exact(capacity);
     let mut target_len = 0;
     loop {
         let wanted = capacity - window.len();

@@ -101,6 +101,12 @@ pub enum DecodeError {
         /// The range's place in the encoding.
         offset: u64,
     },
+    /// A request for regions has one that doesn't begin with a block.
+    #[error("the range at offset {offset} doesn't begin at a multiple of the block size")]
+    UnalignedRange {
+        /// The range's place in the encoding.
+        offset: u64,
+    },
     /// A request for regions has one that ends behind 2⁶⁴ bytes.
     #[error("the range at offset {offset} ends behind 2^64 bytes")]
     RangeTooLong {

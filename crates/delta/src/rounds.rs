@@ -230,14 +230,16 @@ impl FirstRound {
             match piece {
                 Piece::Copied(copied) => ops.push(target, copied.into()),
                 Piece::Gap(gap) => {
-                    // A target in memory has no longer gaps than a usize.
-                    let window = &target[..to_usize(gap.end)];
-                    search.jump(to_usize(gap.start), self.expected(&gap));
+                    let window = &target[to_usize(gap.start)..to_usize(gap.end)];
+                    search.jump(0, self.expected(&gap));
                     while let Some(found) = search.next_match(window, true) {
-                        self.regions.real(found.into(), |copied| {
+                        let mut copied = Copied::from(found);
+                        copied.at += gap.start;
+                        self.regions.real(copied, |copied| {
                             ops.push(target, copied.into());
                         });
                     }
+                    search.end_window(window.len());
                 }
             }
         }

@@ -245,7 +245,8 @@ impl<'b, 's> Search<'b, 's> {
         let signature = self.blocks.signature;
         let block_len = self.blocks.block_len();
         let next = missed + 1;
-        let Mark::Anchor { key, place } = signature.blocks().get(next)?.mark else {
+        let full = &signature.blocks()[..signature.full_blocks()];
+        let Mark::Anchor { key, place } = full.get(next)?.mark else {
             return None;
         };
         let anchored = self.anchored.as_mut()?;
@@ -275,10 +276,13 @@ impl<'b, 's> Search<'b, 's> {
         }
     }
 
-    /// Whether too much was hashed in vain for this place of the window.
-    const fn is_over_budget(&self, at: usize) -> bool {
-        let allowed = FALSE_ALARMS_PER_BYTE * (self.before + at as u64) + FALSE_ALARM_FLOOR;
-        self.false_alarms > allowed
+    /// The first place of the window where as much may have been hashed in vain as was.
+    ///
+    /// What is tested so depends on the places alone, and not on how many are looked at at a time.
+    fn first_allowed(&self) -> usize {
+        let excess = self.false_alarms.saturating_sub(FALSE_ALARM_FLOOR);
+        let allowed = excess.div_ceil(FALSE_ALARMS_PER_BYTE);
+        usize::try_from(allowed.saturating_sub(self.before)).unwrap_or(usize::MAX)
     }
 
     /// Tests the short last block at the end of the target; nothing is left to search then.

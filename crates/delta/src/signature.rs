@@ -155,7 +155,8 @@ impl Signature {
             basis_len: 0,
             blocks: Vec::new(),
         };
-        let mut buffer = Vec::new();
+        let expected = usize::try_from(len_hint).unwrap_or(usize::MAX);
+        let mut buffer = Vec::with_capacity(capacity.min(expected.saturating_add(1)));
         loop {
             buffer.clear();
             let read = basis
@@ -276,8 +277,17 @@ impl Signature {
         }
         let coder = Coder::new(block_size);
         let mut blocks = Vec::new();
-        for _ in 0..count {
-            blocks.push(coder.read(&mut reader)?);
+        let last_is_short = !basis_len.is_multiple_of(u64::from(block_size.get()));
+        for left in (0..count).rev() {
+            let offset = reader.offset();
+            let block = coder.read(&mut reader)?;
+            if let Mark::Anchor { place, .. } = block.mark
+                && left == 0
+                && last_is_short
+            {
+                return Err(DecodeError::Place { place, offset }.into());
+            }
+            blocks.push(block);
         }
         Ok(Self {
             block_size,

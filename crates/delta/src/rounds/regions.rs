@@ -22,7 +22,7 @@ use crate::{
 /// ```text
 /// "PWR"  version, 2
 /// block size: number  count: number
-/// for each range:
+/// for each range, which begins at a multiple of the block size:
 ///     bytes since the end of the one before: number, at least 1 but for the first
 ///     length: number, at least 1
 /// ```
@@ -32,6 +32,8 @@ pub struct Regions {
     ranges: Vec<Range<u64>>,
     /// Where each range begins in what they are together.
     starts: Vec<u64>,
+    /// How long they are together.
+    len: u64,
 }
 
 /// A part of the target that the first round did not find, between two that it did.
@@ -101,7 +103,14 @@ impl Regions {
                 .collect(),
         );
         let len: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        Self::new(small_blocks(block_size, len, count), ranges)
+        let small = small_blocks(block_size, len, count);
+        // The same blocks once more would find nothing.
+        let ranges = if small < block_size {
+            ranges
+        } else {
+            Vec::new()
+        };
+        Self::new(small, ranges)
     }
 
     fn new(block_size: BlockSize, ranges: Vec<Range<u64>>) -> Self {
@@ -113,6 +122,7 @@ impl Regions {
         Self {
             block_size,
             starts: starts.collect(),
+            len: ranges.iter().map(|range| range.end - range.start).sum(),
             ranges,
         }
     }
@@ -131,11 +141,8 @@ impl Regions {
 
     /// How many bytes the ranges have together.
     #[must_use]
-    pub fn len(&self) -> u64 {
-        self.ranges
-            .iter()
-            .map(|range| range.end - range.start)
-            .sum()
+    pub const fn len(&self) -> u64 {
+        self.len
     }
 
     /// The size of the blocks in which they are to be signed.
@@ -253,6 +260,10 @@ impl Regions {
                 return Err(DecodeError::EmptyRange { offset }.into());
             }
             let start = before.unwrap_or(0).checked_add(skipped);
+            let size = u64::from(block_size.get());
+            if start.is_some_and(|start| !start.is_multiple_of(size)) {
+                return Err(DecodeError::UnalignedRange { offset }.into());
+            }
             let range = start.and_then(|start| Some(start..start.checked_add(len)?));
             ranges.push(range.ok_or(DecodeError::RangeTooLong { offset })?);
         }
@@ -290,7 +301,13 @@ impl Regions {
             let number = self.starts.partition_point(|start| *start <= found.offset) - 1;
             let range = &self.ranges[number];
             let inside = found.offset - self.starts[number];
-            let len = found.len.min(range.end - range.start - inside);
+            let len = found
+                .len
+                .min((range.end - range.start).saturating_sub(inside));
+            debug_assert!(len > 0, "what is found is inside the regions");
+            if len == 0 {
+                return Ok(());
+            }
             give(Copied {
                 at: found.at,
                 offset: range.start + inside,

@@ -167,6 +167,49 @@ fn requests_that_make_no_sense_are_refused() {
         Err(DecodeError::EmptyRange { offset: 8 })
     );
     let largest = [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1];
-    let long = [&[64, 1, 1], &largest[..]].concat();
+    let long = [&[64, 1, 64], &largest[..]].concat();
     assert_eq!(decode(&long), Err(DecodeError::RangeTooLong { offset: 6 }));
+    let error = DecodeError::UnalignedRange { offset: 6 };
+    assert_eq!(decode(&[64, 1, 63, 64]), Err(error));
+}
+
+/// Where the second search has hashed too much in vain, it still doesn't matter whether the target is
+/// in memory or read.
+#[test]
+fn two_rounds_over_hostile_content_are_the_same_on_readers() {
+    const BLOCK: usize = 128;
+    let fives = |len: usize| vec![5; len];
+    // Blocks with the weak hash of every window of fives, as a second difference of zero keeps it.
+    let alike = |number: usize| {
+        let mut block = fives(BLOCK);
+        let at = number % 100;
+        block[at] += 1;
+        block[at + 1] -= 2;
+        block[at + 2] += 1;
+        block
+    };
+    let (head, tail) = (noise(1 << 20, 1), noise(8 << 10, 2));
+    let region: Vec<u8> = (0..512).flat_map(alike).collect();
+    let basis = [&head[..], &region, &tail].concat();
+    let mut gap = fives(8 << 20);
+    let real: Vec<u8> = (4..8).flat_map(alike).collect();
+    for at in (20_011..gap.len() - 512).step_by(10_007) {
+        gap[at..at + 512].copy_from_slice(&real);
+    }
+    let target = [&head[..], &gap, &tail].concat();
+    let (literal, missing) = two_rounds(&basis, &target, 1024);
+    assert!(literal < missing, "{literal} of {missing}");
+    assert!(literal > missing / 2, "the content is hostile");
+}
+
+/// A first block size that no smaller one divides has no second round.
+#[test]
+fn blocks_that_can_not_be_smaller_are_not_asked_for() {
+    let (basis, target) = (noise(10_000, 1), noise(10_000, 2));
+    for block_size in [64, 127, 1009] {
+        let round = FirstRound::of(&first(&basis, block_size), &target, DiffOptions::default());
+        assert!(round.regions().is_empty(), "{block_size}");
+    }
+    let round = FirstRound::of(&first(&basis, 128), &target, DiffOptions::default());
+    assert!(!round.regions().is_empty());
 }

@@ -239,15 +239,13 @@ impl Search<'_, '_> {
         let mut digests = [0; ROLLED];
         let mut passing = [0; ROLLED];
         while at < end {
-            // Up to a boundary that doesn't depend on the window.
-            #[expect(clippy::cast_possible_truncation, reason = "it is a small remainder")]
-            let past = (self.before % ROLLED as u64) as usize + at;
-            let count = (ROLLED - past % ROLLED).min(end - at);
-            if self.is_over_budget(at) {
-                at += count;
+            let allowed = self.first_allowed();
+            if at < allowed {
+                at = allowed.min(end);
                 is_known = false;
                 continue;
             }
+            let count = ROLLED.min(end - at);
             if !is_known {
                 weak = Weak::of(&window[at..][..block_len]);
                 is_known = true;
@@ -287,7 +285,7 @@ impl Search<'_, '_> {
     #[inline(never)]
     fn probe(&mut self, at: usize, window: &[u8]) -> Option<usize> {
         let bytes = window.get(at..)?.get(..self.blocks.block_len())?;
-        if at < self.at || self.is_over_budget(at) {
+        if at < self.at.max(self.first_allowed()) {
             return None;
         }
         let found = self.blocks.find(self.blocks.hasher.hash(bytes), bytes);

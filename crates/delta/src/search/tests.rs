@@ -432,3 +432,23 @@ fn hostile_signatures_take_no_more_time() {
         }
     }
 }
+
+/// Whatever too much was hashed in vain, what is found depends on the places in the target alone.
+#[test]
+fn windows_do_not_matter_where_too_much_was_hashed_in_vain() {
+    for block_len in [100, 511, 512, 700] {
+        let (basis, mut target) = against_weak_hashes(block_len, 6 << 20);
+        // So many that some stand where the search is allowed to look again.
+        for at in (1 << 20..target.len() - block_len).step_by(4999) {
+            target[at..at + block_len].copy_from_slice(&basis[..block_len]);
+        }
+        let signature = signature(&basis, block_len);
+        let whole = matches_in_windows(&signature, &target, target.len());
+        assert!(!whole.0.is_empty());
+        assert!(whole.1 > FALSE_ALARM_FLOOR, "the input is hostile");
+        for step in [1 << 20, 50_000, 77_777] {
+            let windows = matches_in_windows(&signature, &target, step);
+            assert!(windows == whole, "blocks of {block_len}, steps of {step}");
+        }
+    }
+}

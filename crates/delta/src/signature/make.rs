@@ -51,9 +51,13 @@ pub(super) fn blocks(
 pub(super) const fn piece_len(block_size: BlockSize, threads: NonZeroUsize) -> usize {
     match threads.get() {
         1 => (256usize << 10).next_multiple_of(block_size.len()),
-        threads => segment_len(block_size) * threads,
+        threads if threads < MAX_SEGMENTS => segment_len(block_size) * threads,
+        _ => segment_len(block_size) * MAX_SEGMENTS,
     }
 }
+
+/// How many segments are read at a time at most, and so how many threads work at what is read.
+const MAX_SEGMENTS: usize = 64;
 
 /// A segment of a basis: the blocks whose anchors are chosen by how rare they are among themselves.
 /// So no thread needs to know of another, and the counts stay in the cache.

@@ -254,6 +254,20 @@ fn anchors_outside_their_block_are_refused() {
     }
 }
 
+/// The short block has no anchor, or a search by it could reach behind the end of the basis.
+#[test]
+fn an_anchor_of_the_short_block_is_refused() {
+    for (len, place) in [(513, 16), (1023, 16), (1023, 448)] {
+        let mut encoded = signature(&noise(len, 1), 512).encode();
+        encoded[24 + 12 + 4..][..2].copy_from_slice(&u16::to_be_bytes(place));
+        let place = place.try_into().unwrap();
+        assert_eq!(
+            Signature::decode(&encoded),
+            Err(DecodeError::Place { place, offset: 36 })
+        );
+    }
+}
+
 /// The head of a delta for a basis of 100 bytes in blocks of 64, whatever its hashes are.
 const HEAD: &[u8] = b"PWD\x02\x01\x64\x40seed....hash";
 
