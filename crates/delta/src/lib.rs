@@ -172,7 +172,8 @@
 //!
 //! # What is trusted
 //!
-//! Nothing that was decoded. All decoders take hostile input: they never panic, and use no more memory
+//! Nothing that was decoded, but for signatures of librsync's format ([`librsync::diff`] says why).
+//! All decoders take hostile input: they never panic, and use no more memory
 //! than they say. [`diff`] takes time linear in the target and the signature for any of them, and
 //! [`patch`] makes no more than it is allowed to. What a patch has made has the digest that its delta
 //! announces; whether that is the right one is for you to compare, with [`Delta::digest`] or

@@ -63,7 +63,7 @@ enum State {
 const NEAR: usize = 256;
 
 /// How many bytes may be hashed in vain where an anchor or a weak hash gives hope: some, and then so
-/// many per byte of the target. Honest data stay far below. On data made for it, where most
+/// many per byte of the target. Few honest data come near it. On data made for it, where most
 /// positions promise a block and none holds it, the search stays linear, and what it skips is sent
 /// as a literal.
 const FALSE_ALARM_FLOOR: u64 = 4 << 20;

@@ -259,7 +259,8 @@ impl Signature {
     /// Decodes a signature from a reader that need not be trusted, as it comes, and reads no byte
     /// more: let `input` be buffered.
     ///
-    /// Memory: at most five times what has come so far, whatever length is announced.
+    /// Memory: at most five times what has come so far, whatever length is announced. A signature can
+    /// have 200 MB: give `input.take(limit)` where that is too much.
     ///
     /// # Errors
     ///
