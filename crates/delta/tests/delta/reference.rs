@@ -6,7 +6,7 @@ use patchwire_delta::{Seed, Signature, SignatureOptions};
 use proptest::prelude::*;
 use twox_hash::XxHash3_128;
 
-use crate::inputs::{case, options};
+use crate::inputs::{case, noise, options};
 
 proptest! {
     #[test]
@@ -15,6 +15,30 @@ proptest! {
         let with_seed = SignatureOptions { seed: Seed(seed), ..options(case.block_size) };
         let signature = Signature::of(&basis, with_seed).encode();
         prop_assert!(signature == documented(&basis, case.block_size, seed));
+    }
+}
+
+/// Content without anchors, with anchors that are all alike, and blocks longer than their reach.
+#[test]
+fn signatures_of_odd_contents_are_as_documented() {
+    let zeros = vec![0; 10_000];
+    let periodic: Vec<u8> = (0..700_u32).flat_map(u32::to_be_bytes).collect();
+    let contents = [
+        &zeros[..],
+        &periodic.repeat(40),
+        &[&zeros[..], &noise(300_000, 2), &periodic].concat(),
+    ];
+    for content in contents {
+        for block_size in [511, 512, 700, 2048, 65_536, 131_072] {
+            for seed in [0, u64::MAX] {
+                let with_seed = SignatureOptions {
+                    seed: Seed(seed),
+                    ..options(block_size)
+                };
+                let signature = Signature::of(content, with_seed).encode();
+                assert!(signature == documented(content, block_size, seed));
+            }
+        }
     }
 }
 
@@ -57,17 +81,7 @@ fn rarest_anchor(block: &[u8], seed: u64, seen: &mut HashMap<u32, u8>) -> Option
     if block.len() < 512 {
         return None;
     }
-    let reach = block.len().min(65_536);
-    // Eight positions in what an anchor may be in, on average.
-    let threshold = u32::MAX / u32::try_from(reach / 8).unwrap();
-    let is_selected = |at: usize| {
-        let gram = u32::from_le_bytes(block[at..][..4].try_into().unwrap());
-        gram.wrapping_mul(0x9E37_79B1).wrapping_add(1 << 31) < threshold
-    };
-    let anchors = (16..=reach - 64)
-        .filter(|place| is_selected(*place) && !(place - 16..*place).any(is_selected));
-    let counted = anchors.map(|place| {
-        let key = key(block[place..][..64].try_into().unwrap(), seed);
+    let counted = anchors(block, seed).map(|(place, key)| {
         let count = seen.entry(key & 0xFFFF).or_insert(0);
         *count = count.saturating_add(1);
         (*count, place, key)
@@ -75,9 +89,23 @@ fn rarest_anchor(block: &[u8], seed: u64, seen: &mut HashMap<u32, u8>) -> Option
     counted.min().map(|(_, place, key)| (place, key))
 }
 
+/// The places and keys of all anchors of a block of at least 512 bytes.
+pub(crate) fn anchors(block: &[u8], seed: u64) -> impl Iterator<Item = (usize, u32)> {
+    let reach = block.len().min(65_536);
+    // Eight positions in what an anchor may be in, on average.
+    let threshold = u32::MAX / u32::try_from(reach / 8).unwrap();
+    let is_selected = move |at: usize| {
+        let gram = u32::from_le_bytes(block[at..][..4].try_into().unwrap());
+        gram.wrapping_mul(0x9E37_79B1).wrapping_add(1 << 31) < threshold
+    };
+    let places = (16..=reach - 64)
+        .filter(move |place| is_selected(*place) && !(place - 16..*place).any(is_selected));
+    places.map(move |place| (place, key(block[place..][..64].try_into().unwrap(), seed)))
+}
+
 fn key(bytes: [u8; 64], seed: u64) -> u32 {
     let mut state = seed;
-    // SplitMix64 gives a word to mix with each of the four.
+    // SplitMix64 gives a word to mix with each of the eight.
     let words: Vec<u64> = bytes
         .chunks(8)
         .map(|bytes| {
