@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-const WORKLOADS: [&str; 10] = [
+const WORKLOADS: [&str; 11] = [
     "identical",
     "shifted",
     "edits-200",
@@ -15,6 +15,7 @@ const WORKLOADS: [&str; 10] = [
     "zeros",
     "periodic",
     "collisions",
+    "anchors",
 ];
 
 /// Those that both in-process engines have.

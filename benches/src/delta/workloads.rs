@@ -1,9 +1,11 @@
 //! What is measured on: pairs of a basis and a target, the same in every run on a machine.
 
+mod anchors;
 mod collisions;
 mod edits;
 mod real;
 mod repeats;
+mod selection;
 mod sqlite;
 mod text;
 
@@ -36,6 +38,8 @@ pub(crate) enum Workload {
     Periodic,
     /// Blocks with the weak hashes of the target's windows, none of which they are
     Collisions,
+    /// Blocks with the anchors of the target, none of which it has
+    Anchors,
 }
 
 /// A basis and a target.
@@ -60,6 +64,7 @@ impl Workload {
             Self::Zeros => "zeros",
             Self::Periodic => "periodic",
             Self::Collisions => "collisions",
+            Self::Anchors => "anchors",
         }
     }
 
@@ -77,7 +82,8 @@ impl Workload {
             | Self::Text
             | Self::Sqlite
             | Self::Zeros
-            | Self::Periodic => len,
+            | Self::Periodic
+            | Self::Anchors => len,
         }
     }
 
@@ -104,6 +110,7 @@ impl Workload {
             Self::Zeros => repeats::zeros(len),
             Self::Periodic => repeats::periodic(len, block_len),
             Self::Collisions => collisions::pair(len, block_len),
+            Self::Anchors => anchors::pair(len, block_len),
         }
     }
 }

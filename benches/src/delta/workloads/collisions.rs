@@ -2,9 +2,13 @@
 //!
 //! Made for the checksum of rsync (Tridgell 1999, section 3.2.3) and all that are sums of the bytes
 //! and of the bytes weighted by their places, whatever they are taken modulo: that of librsync, which
-//! fast_rsync and rdiff have, is one.
+//! fast_rsync and rdiff have, is one, and the weak hash of patchwire another. Patchwire rolls only
+//! over what has no anchors, so nothing here has any.
 
-use super::Pair;
+use super::{
+    Pair,
+    selection::{GRAM, Selection},
+};
 use crate::delta::noise::Noise;
 
 /// What is longer takes some engines minutes.
@@ -21,30 +25,54 @@ const VARIANTS: usize = 4;
 /// A target of stretches, all windows of which (but for those across the ends of stretches) have the
 /// weak hash of some blocks of the basis and differ from all.
 pub(super) fn pair(len: usize, block_len: usize) -> Pair {
+    let selection = Selection::of(block_len);
     let blocks = PERIOD * VARIANTS;
     let stretches = (len / (blocks * block_len)).max(1);
     let mut noise = Noise::new(0xC0_1115_1035);
     let mut basis = Vec::with_capacity(stretches * blocks * block_len);
     let mut target = Vec::with_capacity(len);
     for _ in 0..stretches {
-        // Room for one more and two less.
-        let period: Vec<u8> = (0..PERIOD).map(|_| noise.byte().clamp(2, 254)).collect();
+        let period = period(&mut noise, selection);
         let window = |phase| period.iter().cycle().skip(phase).copied();
         for phase in 0..PERIOD {
             for variant in 1..=VARIANTS {
                 let start = basis.len();
                 basis.extend(window(phase).take(block_len));
-                let block: &mut [u8] = &mut basis[start..];
-                // A second difference of zero keeps both sums.
-                let at = variant * block_len / (VARIANTS + 2);
-                block[at] += 1;
-                block[at + 1] -= 2;
-                block[at + 2] += 1;
+                let from = variant * block_len / (VARIANTS + 2);
+                change(&mut basis[start..], from, selection);
             }
         }
         target.extend(window(0).take(len / stretches));
     }
     Pair::new(basis, target)
+}
+
+/// Bytes that can be repeated, with room for one more and two less, and without anchors.
+fn period(noise: &mut Noise, selection: Selection) -> Vec<u8> {
+    loop {
+        let period: Vec<u8> = (0..PERIOD).map(|_| noise.byte().clamp(2, 254)).collect();
+        let around = [&period[..], &period[..GRAM - 1]].concat();
+        if !selection.any(&around) {
+            return period;
+        }
+    }
+}
+
+/// Changes a block at `from`, or behind that if there it would get an anchor, so that its weak hash
+/// stays: a second difference of zero keeps both sums.
+fn change(block: &mut [u8], from: usize, selection: Selection) {
+    for at in from..block.len() - 2 {
+        block[at] += 1;
+        block[at + 1] -= 2;
+        block[at + 2] += 1;
+        let end = block.len().min(at + 2 + GRAM);
+        if !selection.any(&block[at.saturating_sub(GRAM - 1)..end]) {
+            return;
+        }
+        block[at] -= 1;
+        block[at + 1] += 2;
+        block[at + 2] -= 1;
+    }
 }
 
 #[cfg(test)]
@@ -79,5 +107,15 @@ mod tests {
             })
             .count();
         assert!(hostile * 100 > all * 99, "{hostile} of {all}");
+    }
+
+    #[test]
+    fn blocks_have_no_anchors() {
+        for block_len in [512, 2048] {
+            let Pair { basis, target, .. } = pair(1, block_len);
+            let selection = Selection::of(block_len);
+            assert!(!selection.any(&target));
+            assert!(basis.chunks(block_len).all(|block| !selection.any(block)));
+        }
     }
 }
