@@ -24,6 +24,7 @@ mod workloads;
 
 use std::{
     io::{self, Write},
+    ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
 };
@@ -38,8 +39,8 @@ use self::{
     child::Interruption,
     engines::Engine,
     files::{Need, Scratch},
-    report::{Peer, Row, print_conditions},
-    rounds::{Field, Terms, runs},
+    report::{Peer, Row, print_conditions, print_wire},
+    rounds::{Field, Measurements, Terms, runs},
     workloads::Workload,
 };
 
@@ -49,33 +50,54 @@ How to read the table:
 
   GB/CPU s          10⁹ bytes of input per second on a processor, over all threads and processes; the \
 input is the basis for a signature, else the target. GB/s is the same per second that passed
-  output, zstd      the length of the encoded signature or delta, and compressed by zstd -3; of rsync \
-the bytes sent and received
+  output, zstd      the length of the encoded signature or delta, or of all messages of two rounds, and \
+compressed by zstd -3; of rsync the bytes sent and received
   peak              in process: the most memory beyond the inputs. Of a program: the most of one of its \
 processes, code and libraries included
   times fast_rsync  fast_rsync's time on a processor, divided by that of the engine in the same round: \
 above 1 the engine is faster. The median over the rounds, and the least and the greatest. “At least” \
 where the peer was stopped at the limit
   times rdiff       the same with rdiff, which also starts and reads and writes files
+  times one thread  the time that passed with one thread, divided by that with two. The processors are \
+those that both had on average: below 1.8 they had to wait for others, and the figure says little
+
+A program that takes long is measured in fewer rounds, as many as fit 3 s, or once, without a first round \
+that does not count; a line below the table says so. Patchwire runs `collisions` at the full size alone, too, where the peers get shorter inputs.
 
 Operations:
 
   signature     from the basis to the encoded signature
   diff          from the decoded signature, its index included, to the delta as the library gives it: of \
-fast_rsync an encoded one with its literals, of patchwire one that borrows them from the target. xdelta3 \
-and zstd have no signatures and read the basis
+fast_rsync an encoded one with its literals, of patchwire one that borrows them from the target. \
+Patchwire is told the digest of the target, which it knows from the scan of the tree, and no peer has \
+one. xdelta3 and zstd have no signatures and read the basis
+  diff-digest   the same, and patchwire computes the digest
   patch         from the basis and the encoded delta to the target in a fresh vector, which patchwire \
 also verifies. One of 32 MiB or less may get memory that the allocator has kept. Programs: to a new file
   patch-reused  the same into a buffer that was used before. It has two ratios: to fast_rsync's patch \
 into a fresh vector, as its users call it, and to fast_rsync into a reused buffer
   patch-file    from the basis in memory to a new file
-  digest        BLAKE3 of the target alone, which is part of patchwire's diff and patch
+  …-2-threads   the same with two threads
+  …-stream      the same from files to a file, in bounded memory, as rdiff does
+  two-rounds    both ends of two rounds: first the signature of large blocks, then that of small ones \
+where they did not match, and the delta. The size of the large ones follows from the length alone
+  digest        BLAKE3 of the target alone, which is part of patchwire's diff-digest and patch
   whole         rsync from the target to a copy of the basis
+
+Bytes on the wire: all that is sent in either direction to push a file, each message compressed by zstd \
+-3. One round is a signature and a delta: with the block size that goes with the length of the basis, and \
+with the best of 256, 512, 1024 and so on up to 65536, which nobody knows beforehand. Everything is run and \
+patched, nothing estimated.
 
 JSON: a list of objects, one for each operation of each engine on each workload; null where there is \
 nothing. ratio_fast_rsync of patch-reused is the one to fast_rsync's patch into a fresh vector, \
-ratio_fast_rsync_reused the one to its own patch-reused. Where over_limit is true, a run took longer than \
---limit; where ratio_…_at_least is true, that happened to the peer, and the ratio is its time until then.";
+ratio_fast_rsync_reused the one to its own patch-reused, and that of diff-digest the one to its diff. \
+Where over_limit is true, a run took longer than --limit; where ratio_…_at_least is true, that happened to \
+the peer, and the ratio is its time until then. ratio_one_thread is in time that passed. Where patchwire \
+runs a workload at the full size alone, its name ends with -full-size; times_unrelated is the time per byte \
+divided by that on unrelated. Of two-rounds, output_bytes and output_zstd_bytes are those on the wire, \
+single_round_best_… and single_round_usual_… the same of one round, and ratio_single_round the compressed \
+bytes divided by those of the best one.";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -151,12 +173,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 
     let interruption = Interruption::listen()?;
     let scratch = Scratch::create(args.dir.as_deref(), need(args.size, &engines))?;
-    let progress = ProgressBar::new(runs(&engines, terms.rounds) * workloads.len() as u64);
+    let matches = workloads
+        .into_iter()
+        .flat_map(|workload| matches(workload, args.size, &engines));
+    let matches: Vec<(Workload, usize, &[Engine])> = matches.collect();
+    let runs = matches
+        .iter()
+        .map(|(workload, _, engines)| runs(*workload, engines, terms.rounds));
+    let progress = ProgressBar::new(runs.sum());
     progress.set_style(ProgressStyle::with_template(
         "{wide_bar} {pos}/{len} {eta} {msg}",
     )?);
     let mut rows: Vec<Row> = Vec::new();
-    for workload in workloads {
+    let mut all: Vec<Measurements> = Vec::new();
+    for (workload, len, engines) in matches {
         let files = scratch.files(workload.name())?;
         let field = Field {
             workload,
@@ -165,13 +195,16 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             interruption: &interruption,
             progress: &progress,
         };
-        let measurements = field.measure(workload.len(args.size), &engines)?;
+        let measurements = field.measure(len, engines)?;
         files.remove()?;
+        // What hostile workloads are held against.
+        let unrelated = all.iter().find(|of| of.workload == Workload::Unrelated);
         if args.json {
-            rows.extend(measurements.rows(&peers, terms));
+            rows.extend(measurements.rows(unrelated, &peers, terms));
         } else {
-            progress.suspend(|| measurements.print(&mut io::stdout().lock(), terms))?;
+            progress.suspend(|| measurements.print(&mut io::stdout().lock(), unrelated, terms))?;
         }
+        all.push(measurements);
     }
     progress.finish_and_clear();
 
@@ -181,7 +214,22 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         return Ok(writeln!(out)?);
     }
     let place = scratch.path().display().to_string();
-    Ok(print_conditions(&mut out, &peers, terms, &place)?)
+    print_conditions(&mut out, &peers, terms, &place)?;
+    writeln!(out)?;
+    Ok(print_wire(&mut out, &all)?)
+}
+
+/// At which lengths which engines are measured on a workload.
+fn matches(
+    workload: Workload,
+    size: usize,
+    engines: &[Engine],
+) -> impl Iterator<Item = (Workload, usize, &[Engine])> {
+    let len = workload.len(size);
+    // Where some would take ages, ourselves alone.
+    let is_alone = len < size && engines.contains(&Engine::PATCHWIRE);
+    let alone = is_alone.then_some((workload, size, [Engine::PATCHWIRE].as_slice()));
+    [(workload, len, engines)].into_iter().chain(alone)
 }
 
 /// The programs among the engines.
@@ -219,9 +267,9 @@ fn need(len: usize, engines: &[Engine]) -> Need {
     // With what is longer than asked for, and signatures.
     let len = len as u64 + len as u64 / 4 + (32 << 20);
     Need {
-        // Basis and target; a delta of each engine, at worst as long as the target; and what is
-        // patched, of which rsync has two.
-        files: (2 + engines.len() as u64 + 2) * len,
+        // Basis and target; a delta of each engine, at worst as long as the target, and more of one
+        // that makes it in several ways; and what is patched, of which rsync has two.
+        files: (2 + engines.len() as u64 + 2 + 2) * len,
         // Of each engine: basis, target, delta, one more of it, and two that are patched. Before that,
         // what makes the basis and the target.
         memory: (6 * in_process).max(4) * len,
@@ -229,19 +277,19 @@ fn need(len: usize, engines: &[Engine]) -> Need {
 }
 
 fn parse_size(text: &str) -> Result<usize, String> {
+    let size = parse_within(text, MIN_SIZE..=MAX_SIZE)?;
+    usize::try_from(size).map_err(|error| error.to_string())
+}
+
+fn parse_within(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
     let size: ByteSize = text.parse()?;
-    usize::try_from(size.as_u64())
-        .ok()
-        .filter(|size| (MIN_SIZE..=MAX_SIZE).contains(size))
-        .ok_or_else(|| {
-            format!(
-                "{size} is outside {}..={}",
-                ByteSize(MIN_SIZE as u64),
-                ByteSize(MAX_SIZE as u64)
-            )
-        })
+    if range.contains(&size.as_u64()) {
+        return Ok(size.as_u64());
+    }
+    let (least, most) = (ByteSize(*range.start()), ByteSize(*range.end()));
+    Err(format!("{size} is outside {least}..={most}"))
 }
 
 /// Below that there is no room for the edits.
-const MIN_SIZE: usize = 64 << 10;
-const MAX_SIZE: usize = 16 << 30;
+const MIN_SIZE: u64 = 64 << 10;
+const MAX_SIZE: u64 = 16 << 30;

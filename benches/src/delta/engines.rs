@@ -6,13 +6,13 @@ mod fast_rsync;
 mod patchwire;
 mod programs;
 
-use std::{borrow::Cow, path::PathBuf};
+use std::{borrow::Cow, cell::OnceCell};
 
 use clap::builder::PossibleValue;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::programs::Program;
-use super::{operation::Operation, worker::Meter};
+pub(crate) use self::{patchwire::single_round, programs::Program};
+use super::{files::Files, operation::Operation, worker::Meter};
 
 /// Who makes signatures and deltas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +38,10 @@ pub(crate) struct Inputs {
     pub(crate) signature: Vec<u8>,
     /// The engine's own, encoded; empty before it was made.
     pub(crate) delta: Vec<u8>,
-    /// The file that [`Operation::PatchFile`] makes.
-    pub(crate) file: PathBuf,
+    /// The BLAKE3 of the target, once an engine that is told it has asked.
+    pub(crate) digest: OnceCell<[u8; 32]>,
+    /// The same inputs in files, and where what is made goes.
+    pub(crate) files: Files,
 }
 
 /// What an in-process engine has made, for others to check.
@@ -47,17 +49,24 @@ pub(crate) struct Inputs {
 pub(crate) enum Output<'a> {
     /// An encoded signature.
     Signature(Vec<u8>),
+    /// An encoded signature, in the file of the operation.
+    SignatureFile,
     /// An encoded delta.
     Delta(Vec<u8>),
+    /// An encoded delta, in the file of the operation.
+    DeltaFile,
     /// The target, in memory.
     Target(Cow<'a, [u8]>),
-    /// The target, in the file of the inputs.
+    /// The target, in the file of the operation.
     TargetFile,
+    /// All that two ends send each other, last an encoded delta.
+    Messages(Vec<Vec<u8>>),
     /// Something of this length that nobody checks.
     Unchecked(usize),
 }
 
 impl Engine {
+    pub(crate) const PATCHWIRE: Self = Self::InProcess(InProcess::Patchwire);
     pub(crate) const FAST_RSYNC: Self = Self::InProcess(InProcess::FastRsync);
     pub(crate) const RDIFF: Self = Self::Program(Program::Rdiff);
 
@@ -82,7 +91,7 @@ impl Engine {
 impl clap::ValueEnum for Engine {
     fn value_variants<'a>() -> &'a [Self] {
         &[
-            Self::InProcess(InProcess::Patchwire),
+            Self::PATCHWIRE,
             Self::FAST_RSYNC,
             Self::RDIFF,
             Self::Program(Program::Rsync),

@@ -135,6 +135,23 @@ pub(crate) fn are_equal(one: &Path, other: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether a file holds these bytes. Memory: a buffer.
+pub(crate) fn holds(path: &Path, mut bytes: &[u8]) -> io::Result<bool> {
+    let mut file = BufReader::with_capacity(256 << 10, fs::File::open(path)?);
+    loop {
+        let read = file.fill_buf()?;
+        if read.is_empty() {
+            return Ok(bytes.is_empty());
+        }
+        let len = read.len();
+        match bytes.split_at_checked(len) {
+            Some((same, rest)) if same == read => bytes = rest,
+            _ => return Ok(false),
+        }
+        file.consume(len);
+    }
+}
+
 /// Removes a file if it is there.
 pub(crate) fn remove_if_present(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

@@ -1,19 +1,24 @@
 //! What was measured, for a person and for a program.
 
+mod ratio;
+mod wire;
+
 use std::{
-    fmt,
     io::{self, Write},
+    num::NonZeroUsize,
 };
 
 use serde::Serialize;
 
+use self::ratio::{Ratio, processors};
+pub(crate) use self::wire::print_wire;
 use super::{
     engines::{Engine, Program},
     operation::{Against, Operation},
     rounds::{Figures, Measurements, Stop, Terms},
+    worker::SingleRound,
     workloads::Workload,
 };
-use crate::measure::Spread;
 
 /// One operation of one engine on one workload.
 #[derive(Debug, Default, Serialize)]
@@ -40,18 +45,24 @@ pub(crate) struct Row {
     ratio_rdiff: Option<f64>,
     ratio_rdiff_range: Option<[f64; 2]>,
     ratio_rdiff_at_least: bool,
+    /// The wall time of one thread, divided by that of two.
+    ratio_one_thread: Option<f64>,
+    ratio_one_thread_range: Option<[f64; 2]>,
+    /// The time per byte, divided by that on the workload `unrelated`.
+    times_unrelated: Option<f64>,
+    times_unrelated_range: Option<[f64; 2]>,
+    /// The fewest compressed bytes of one round, and with which blocks.
+    single_round_best_zstd_bytes: Option<u64>,
+    single_round_best_block_size: Option<u32>,
+    /// Those with the block size that goes with the length of the basis.
+    single_round_usual_zstd_bytes: Option<u64>,
+    single_round_usual_block_size: Option<u32>,
+    /// The compressed bytes of two rounds, divided by the fewest of one.
+    ratio_single_round: Option<f64>,
     rounds: usize,
     /// A run took longer than the limit and was stopped: there are no figures.
     over_limit: bool,
     note: Option<String>,
-}
-
-/// How many times the time on a processor of an engine a peer needs.
-#[derive(Debug, Clone, Copy)]
-struct Ratio {
-    median: f64,
-    /// `None` if the peer was stopped: then it is this or more.
-    range: Option<[f64; 2]>,
 }
 
 /// A program that was asked for, and its version; `None` where it isn't installed.
@@ -63,14 +74,19 @@ pub(crate) struct Peer {
 
 impl Measurements {
     /// A row for each operation of each engine, those of missing peers last.
-    pub(crate) fn rows(&self, peers: &[Peer], terms: Terms) -> Vec<Row> {
+    pub(crate) fn rows(&self, unrelated: Option<&Self>, peers: &[Peer], terms: Terms) -> Vec<Row> {
         let measured = self.figures.iter().map(|figures| {
             let ratio = |against| self.ratio(figures, against);
             let fast_rsync = ratio(Against::FastRsync);
             let reused = ratio(Against::FastRsyncReused);
             let rdiff = ratio(Against::Rdiff);
+            let one_thread = self.times_one_thread(figures);
+            let times_unrelated = self.slowdown(figures, unrelated);
+            let is_two_rounds = figures.operation == Operation::TwoRounds;
+            let single_rounds = self.single_rounds.filter(|_| is_two_rounds);
+            let zstd_bytes = |round: SingleRound| round.made.zstd_bytes;
             Row {
-                workload: self.workload.name(),
+                workload: self.name(),
                 engine: figures.engine.name(),
                 operation: figures.operation.name(),
                 input_bytes: figures.input_bytes,
@@ -88,16 +104,26 @@ impl Measurements {
                 ratio_rdiff: rdiff.map(|ratio| ratio.median),
                 ratio_rdiff_range: rdiff.and_then(|ratio| ratio.range),
                 ratio_rdiff_at_least: rdiff.is_some_and(Ratio::is_at_least),
+                ratio_one_thread: one_thread.map(|ratio| ratio.median),
+                ratio_one_thread_range: one_thread.and_then(|ratio| ratio.range),
+                times_unrelated: times_unrelated.map(|ratio| ratio.median),
+                times_unrelated_range: times_unrelated.and_then(|ratio| ratio.range),
+                single_round_best_zstd_bytes: single_rounds.and_then(|of| zstd_bytes(of.best)),
+                single_round_best_block_size: single_rounds.map(|of| of.best.block_size),
+                single_round_usual_zstd_bytes: single_rounds.and_then(|of| zstd_bytes(of.usual)),
+                single_round_usual_block_size: single_rounds.map(|of| of.usual.block_size),
+                ratio_single_round: single_rounds.and_then(|_| self.times_single_round(figures)),
                 rounds: figures.costs.len(),
                 over_limit: matches!(figures.stopped, Some(Stop::OverLimit { .. })),
                 note: self.note(figures, peers, terms),
             }
         });
         let missing = peers.iter().filter(|peer| peer.version.is_none());
-        let missing = missing.flat_map(|peer| {
+        // Peers have no part in a variant.
+        let missing = missing.filter(|_| !self.is_full_size).flat_map(|peer| {
             let engine = Engine::Program(peer.program);
             engine.operations().iter().map(move |operation| Row {
-                workload: self.workload.name(),
+                workload: self.name(),
                 engine: engine.name(),
                 operation: operation.name(),
                 input_bytes: self.input_len(*operation),
@@ -111,37 +137,13 @@ impl Measurements {
         measured.chain(missing).collect()
     }
 
-    /// The ratio of one operation of an engine to its counterpart: none where either has none, and
-    /// none of a peer to itself.
-    fn ratio(&self, ours: &Figures, against: Against) -> Option<Ratio> {
-        let engine = match against {
-            Against::FastRsync | Against::FastRsyncReused => Engine::FAST_RSYNC,
-            Against::Rdiff => Engine::RDIFF,
-        };
-        let operation = ours.operation.counterpart(against)?;
-        let theirs = self
-            .figures
-            .iter()
-            .find(|figures| figures.engine == engine && figures.operation == operation)?;
-        if ours.engine == engine {
-            return None;
-        }
-        if let Some(Stop::OverLimit { cpu }) = theirs.stopped {
-            let median = ours.cpu().map(|ours| cpu.as_secs_f64() / ours);
-            return median
-                .filter(|ratio| ratio.is_normal())
-                .map(|median| Ratio {
-                    median,
-                    range: None,
-                });
-        }
-        let rounds = ours.costs.iter().zip(&theirs.costs);
-        let ratios = rounds.map(|(ours, theirs)| theirs.cpu.as_secs_f64() / ours.cpu.as_secs_f64());
-        let spread = Spread::of(ratios.filter(|ratio| ratio.is_normal()).collect())?;
-        Some(Ratio {
-            median: spread.median,
-            range: Some([spread.min, spread.max]),
-        })
+    /// What [`Self::times_unrelated`] says, on a workload and of an operation that it is about.
+    fn slowdown(&self, figures: &Figures, unrelated: Option<&Self>) -> Option<Ratio> {
+        let is_it = self.workload.is_hostile()
+            && (figures.engine, figures.operation) == (Engine::PATCHWIRE, Operation::Diff);
+        unrelated
+            .filter(|_| is_it)
+            .and_then(|unrelated| self.times_unrelated(unrelated))
     }
 
     fn note(&self, figures: &Figures, peers: &[Peer], terms: Terms) -> Option<String> {
@@ -157,17 +159,28 @@ impl Measurements {
             Engine::Program(program) => program.remark(self.workload).map(str::to_owned),
             Engine::InProcess(_) => None,
         };
-        let notes = [stopped, version, remark, self.note.clone()];
+        let is_few = figures.stopped.is_none() && figures.costs.len() < terms.rounds;
+        let few = is_few.then(|| "fewer rounds, as it takes long".to_owned());
+        let threads = figures.operation.with_one_thread().and_then(|_| {
+            let processors = processors(figures).filter(|number| *number < BUSY)?;
+            Some(format!("the two threads had {processors:.2} processors"))
+        });
+        let notes = [stopped, few, threads, version, remark, self.note.clone()];
         let notes: Vec<String> = notes.into_iter().flatten().collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 
     /// Prints the table of this workload.
-    pub(crate) fn print(&self, out: &mut impl Write, terms: Terms) -> io::Result<()> {
+    pub(crate) fn print(
+        &self,
+        out: &mut impl Write,
+        unrelated: Option<&Self>,
+        terms: Terms,
+    ) -> io::Result<()> {
         writeln!(
             out,
             "{}: basis {}, target {}",
-            self.workload.name(),
+            self.name(),
             megabytes(self.basis_len),
             megabytes(self.target_len),
         )?;
@@ -203,6 +216,33 @@ impl Measurements {
                 print_line(out, &["", "", "", "", "", "", "", &reused, ""])?;
             }
         }
+        let few = self
+            .figures
+            .iter()
+            .filter(|figures| figures.stopped.is_none() && figures.costs.len() < terms.rounds);
+        for figures in few {
+            writeln!(
+                out,
+                "  {} of {} takes long, and was run {} times only",
+                figures.operation.name(),
+                figures.engine.name(),
+                figures.costs.len()
+            )?;
+        }
+        let slowdown = self
+            .of(Engine::PATCHWIRE, Operation::Diff)
+            .and_then(|figures| self.slowdown(figures, unrelated));
+        if let Some(Ratio {
+            median,
+            range: Some([min, max]),
+        }) = slowdown
+        {
+            writeln!(
+                out,
+                "  diff of patchwire takes {median:.1} [{min:.1}..{max:.1}] times as long per byte as \
+                 on unrelated"
+            )?;
+        }
         writeln!(out)
     }
 
@@ -216,11 +256,8 @@ impl Measurements {
             Some(Stop::OverLimit { .. }) => over(terms),
             Some(Stop::Without(_)) | None => rate(figures.cpu()),
         };
-        // The length of a target is no news.
-        let is_shown = matches!(
-            figures.operation,
-            Operation::Signature | Operation::Diff | Operation::Whole
-        );
+        // The length of a target is no news, nor is that of a digest.
+        let is_shown = !figures.operation.makes_target() && figures.operation != Operation::Digest;
         let len = |len: Option<u64>| {
             let shown = len.filter(|_| is_shown);
             shown.map_or_else(nothing, |len| len.to_string())
@@ -232,6 +269,12 @@ impl Measurements {
         let mut fast_rsync = ratio(Against::FastRsync);
         if figures.operation == Operation::PatchReused && !fast_rsync.is_empty() {
             fast_rsync.push_str(" its patch");
+        }
+        if let Some(ratio) = self.times_one_thread(figures)
+            && let Some(processors) = processors(figures)
+        {
+            // There is no peer to stand here.
+            fast_rsync = format!("{ratio} times one thread, by {processors:.2} processors");
         }
         [
             figures.operation.name().to_owned(),
@@ -260,26 +303,10 @@ fn print_line(out: &mut impl Write, cells: &[impl AsRef<str>; 9]) -> io::Result<
         rdiff,
     ] = cells.each_ref().map(AsRef::as_ref);
     let line = format!(
-        "  {operation:<13} {engine:<10} {cpu:>9} {wall:>8} {output:>11} {zstd:>11} {peak:>9}  \
+        "  {operation:<19} {engine:<10} {cpu:>9} {wall:>8} {output:>11} {zstd:>11} {peak:>9}  \
          {fast_rsync:<27} {rdiff}"
     );
     writeln!(out, "{}", line.trim_end())
-}
-
-impl fmt::Display for Ratio {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { median, range } = self;
-        match range {
-            Some([min, max]) => write!(f, "{median:.2}x [{min:.2}..{max:.2}]"),
-            None => write!(f, "at least {median:.1}x"),
-        }
-    }
-}
-
-impl Ratio {
-    const fn is_at_least(self) -> bool {
-        self.range.is_none()
-    }
 }
 
 /// Prints what holds for all tables.
@@ -295,6 +322,16 @@ pub(crate) fn print_conditions(
         terms.rounds,
         terms.block_size,
         humantime::format_duration(terms.limit),
+    )?;
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    writeln!(
+        out,
+        "{processors} processors{}",
+        if processors < 2 {
+            ": two threads are of no use here"
+        } else {
+            ""
+        }
     )?;
     for Peer { program, version } in peers {
         match version {
@@ -313,6 +350,9 @@ pub(crate) fn print_conditions(
     }
     Ok(())
 }
+
+/// Two threads that ran on fewer processors than this had to wait for others.
+const BUSY: f64 = 1.8;
 
 fn over(terms: Terms) -> String {
     format!("over {} s", terms.limit.as_secs_f64())

@@ -14,7 +14,7 @@ use super::{
     engines::{Engine, InProcess, Program},
     files::{Files, are_equal, remove_if_present},
     operation::Operation,
-    worker::{Measured, Outcome, Worker},
+    worker::{Made, Measured, Outcome, SingleRounds, Worker},
     workloads::Workload,
 };
 use crate::measure::{Cost, Resident, Spread};
@@ -37,6 +37,8 @@ pub(crate) struct Figures {
     pub(crate) input_bytes: u64,
     /// One for each round; none if it stopped.
     pub(crate) costs: Vec<Cost>,
+    /// In how many rounds it runs after the first: fewer than asked for if a program takes long.
+    rounds: usize,
     /// Why it has no costs.
     pub(crate) stopped: Option<Stop>,
     /// The length of what it makes.
@@ -63,15 +65,33 @@ pub(crate) enum Stop {
 #[derive(Debug)]
 pub(crate) struct Measurements {
     pub(crate) workload: Workload,
+    /// The inputs are as long as asked for, where most engines get shorter ones of this workload.
+    pub(crate) is_full_size: bool,
     pub(crate) basis_len: u64,
     pub(crate) target_len: u64,
     /// What a reader must know of the inputs.
     pub(crate) note: Option<String>,
     /// By operation, then by engine.
     pub(crate) figures: Vec<Figures>,
+    /// What two rounds are held against.
+    pub(crate) single_rounds: Option<SingleRounds>,
 }
 
 impl Measurements {
+    /// The name of the workload, or of its variant.
+    pub(crate) const fn name(&self) -> &'static str {
+        match (self.workload, self.is_full_size) {
+            (Workload::Collisions, true) => "collisions-full-size",
+            (workload, _) => workload.name(),
+        }
+    }
+
+    /// What was measured of an operation.
+    pub(crate) fn of(&self, engine: Engine, operation: Operation) -> Option<&Figures> {
+        let mut all = self.figures.iter();
+        all.find(|figures| figures.engine == engine && figures.operation == operation)
+    }
+
     /// The length of what an operation reads.
     pub(crate) const fn input_len(&self, operation: Operation) -> u64 {
         if operation.is_of_basis() {
@@ -98,17 +118,39 @@ impl Figures {
         Some(Spread::of(times.collect())?.median)
     }
 
+    /// Takes down what a run has cost and made.
+    fn take(&mut self, round: usize, cost: Cost, made: Made) {
+        self.output_bytes = Some(made.bytes);
+        self.output_zstd_bytes = made.zstd_bytes;
+        self.peak_bytes = self.peak_bytes.max(cost.peak_bytes);
+        if round == 0 && matches!(self.engine, Engine::Program(_)) {
+            let fits = |rounds: &usize| {
+                let rounds = u32::try_from(*rounds).unwrap_or(u32::MAX);
+                cost.wall.saturating_mul(rounds) <= PROGRAM_BUDGET
+            };
+            self.rounds = (0..=self.rounds).rev().find(fits).unwrap_or_default();
+        }
+        // The first does not count, if there are others.
+        if round > 0 || self.rounds == 0 {
+            self.costs.push(cost);
+        }
+    }
+
     fn stop(&mut self, why: Stop) {
         self.costs.clear();
         self.output_bytes = None;
+        self.output_zstd_bytes = None;
         self.peak_bytes = None;
         self.stopped = Some(why);
     }
 }
 
 /// How many runs `measure` makes, for its progress.
-pub(crate) fn runs(engines: &[Engine], rounds: usize) -> u64 {
-    let operations = |engine: &Engine| engine.operations().len();
+pub(crate) fn runs(workload: Workload, engines: &[Engine], rounds: usize) -> u64 {
+    let operations = |engine: &Engine| {
+        let all = engine.operations().iter();
+        all.filter(|operation| workload.has(**operation)).count()
+    };
     let in_rounds: usize = engines.iter().map(operations).sum();
     let in_process = |engine: &&Engine| matches!(engine, Engine::InProcess(_));
     let for_memory: usize = engines.iter().filter(in_process).map(operations).sum();
@@ -139,9 +181,14 @@ impl Field<'_> {
             basis_len: fs::metadata(self.files.basis())?.len(),
             target_len: fs::metadata(self.files.target())?.len(),
             note,
+            is_full_size: workload.len(len) < len,
             figures: Vec::new(),
+            single_rounds: None,
         };
         for operation in Operation::ALL {
+            if !workload.has(*operation) {
+                continue;
+            }
             let able = engines
                 .iter()
                 .filter(|engine| engine.operations().contains(operation));
@@ -150,6 +197,7 @@ impl Field<'_> {
                 operation: *operation,
                 input_bytes: measurements.input_len(*operation),
                 costs: Vec::new(),
+                rounds: self.terms.rounds,
                 stopped: None,
                 output_bytes: None,
                 output_zstd_bytes: None,
@@ -159,6 +207,13 @@ impl Field<'_> {
         }
         self.run_rounds(&mut measurements.figures)?;
         self.weigh(&mut measurements.figures)?;
+        if engines.contains(&Engine::PATCHWIRE) && workload.has(Operation::TwoRounds) {
+            let name = workload.name();
+            self.progress
+                .set_message(format!("{name}: one round with blocks of each size"));
+            let mut worker = self.start(InProcess::Patchwire)?;
+            measurements.single_rounds = Some(worker.single_rounds()?);
+        }
         Ok(measurements)
     }
 
@@ -181,7 +236,7 @@ impl Field<'_> {
                         figures.stop(Stop::Without(needed));
                         killed.push((engine, operation));
                     }
-                    if figures.stopped.is_some() {
+                    if figures.stopped.is_some() || round > figures.rounds {
                         continue;
                     }
                     let outcome = match engine {
@@ -197,12 +252,8 @@ impl Field<'_> {
                         Engine::Program(program) => self.run_program(program, operation),
                     };
                     match outcome.with_context(|| self.named(engine, operation))? {
-                        Outcome::Done { cost, output_bytes } if cost.wall <= self.terms.limit => {
-                            figures.output_bytes = output_bytes;
-                            figures.peak_bytes = figures.peak_bytes.max(cost.peak_bytes);
-                            if round > 0 {
-                                figures.costs.push(cost);
-                            }
+                        Outcome::Done { cost, made } if cost.wall <= self.terms.limit => {
+                            figures.take(round, cost, made);
                         }
                         Outcome::Done { cost, .. } => {
                             figures.stop(Stop::OverLimit { cpu: cost.cpu });
@@ -236,7 +287,8 @@ impl Field<'_> {
                 }
             }
             let output = self.files.output(engine, operation);
-            if figures.stopped.is_none() && output.exists() {
+            let is_compressed = figures.output_zstd_bytes.is_some();
+            if figures.stopped.is_none() && !is_compressed && output.exists() {
                 figures.output_zstd_bytes = Some(clerk.compressed_len(output)?);
             }
         }
@@ -269,15 +321,18 @@ impl Field<'_> {
     ) -> anyhow::Result<Outcome> {
         let worker = match place.take() {
             Some(worker) => worker,
-            None => {
-                let mut worker = Worker::start(self.interruption)?;
-                worker.load(in_process, self.terms.block_size, self.files)?;
-                worker
-            }
+            None => self.start(in_process)?,
         };
         let (worker, outcome) = worker.run(operation, measured, self.terms.limit)?;
         *place = worker;
         Ok(outcome)
+    }
+
+    /// Starts a worker with an engine.
+    fn start(&self, in_process: InProcess) -> anyhow::Result<Worker> {
+        let mut worker = Worker::start(self.interruption)?;
+        worker.load(in_process, self.terms.block_size, self.files)?;
+        Ok(worker)
     }
 
     /// Runs an operation of a program and checks what it makes.
@@ -328,9 +383,14 @@ impl Field<'_> {
             wall,
             peak_bytes: Some(ended.rusage.maxrss),
         };
-        Ok(Outcome::Done {
-            cost,
-            output_bytes: Some(output_bytes),
-        })
+        let made = Made {
+            bytes: output_bytes,
+            zstd_bytes: None,
+        };
+        Ok(Outcome::Done { cost, made })
     }
 }
+
+/// How long the measured runs of one operation of a program may take together: so few rounds there
+/// are of a slow one. Of one that takes longer alone, the first run is the only one.
+const PROGRAM_BUDGET: Duration = Duration::from_secs(3);

@@ -55,6 +55,8 @@ enum Request {
         operation: Operation,
         measured: Measured,
     },
+    /// Makes the deltas of one round with blocks of many sizes; [`Reply::SingleRounds`].
+    SingleRounds,
     /// Compresses a file; [`Reply::Compressed`].
     Compress { path: PathBuf },
 }
@@ -74,9 +76,35 @@ enum Reply {
     Loaded,
     Started { cpu: Duration },
     Finished { cost: Cost },
-    Checked { output_bytes: u64 },
+    Checked { made: Made },
+    SingleRounds { rounds: SingleRounds },
     Compressed { bytes: u64 },
     Failed { error: String },
+}
+
+/// What an operation has made.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Made {
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// Its length once compressed, where that can't be found out later from a file.
+    pub(crate) zstd_bytes: Option<u64>,
+}
+
+/// What goes over the wire if a file is pushed in one round: the signature and the delta.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct SingleRound {
+    pub(crate) block_size: u32,
+    pub(crate) made: Made,
+}
+
+/// One round with blocks of many sizes.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct SingleRounds {
+    /// The one with the fewest bytes, compressed.
+    pub(crate) best: SingleRound,
+    /// The one with the block size that goes with the length of the basis.
+    pub(crate) usual: SingleRound,
 }
 
 /// What became of an operation.
@@ -84,7 +112,7 @@ enum Reply {
 pub(crate) enum Outcome {
     Done {
         cost: Cost,
-        output_bytes: Option<u64>,
+        made: Made,
     },
     /// It went over the limit, and the process that ran it was killed.
     OverLimit {
@@ -171,6 +199,11 @@ impl Worker {
             operation,
             measured,
         })?;
+        self.watch(limit)
+    }
+
+    /// Follows the run of an operation that was asked for.
+    fn watch(mut self, limit: Duration) -> anyhow::Result<(Option<Self>, Outcome)> {
         let cpu_before = match self.receive()? {
             Reply::Started { cpu } => cpu,
             reply => unexpected(&reply)?,
@@ -184,12 +217,21 @@ impl Worker {
                 return Ok((None, Outcome::OverLimit { cpu }));
             }
         };
-        let output_bytes = match self.receive()? {
-            Reply::Checked { output_bytes } => Some(output_bytes),
+        let made = match self.receive()? {
+            Reply::Checked { made } => made,
             reply => unexpected(&reply)?,
         };
-        let outcome = Outcome::Done { cost, output_bytes };
+        let outcome = Outcome::Done { cost, made };
         Ok((Some(self), outcome))
+    }
+
+    /// What goes over the wire in one round, with blocks of many sizes.
+    pub(crate) fn single_rounds(&mut self) -> anyhow::Result<SingleRounds> {
+        self.send(&Request::SingleRounds)?;
+        match self.receive()? {
+            Reply::SingleRounds { rounds } => Ok(rounds),
+            reply => unexpected(&reply),
+        }
     }
 
     /// The length of a file once it is compressed by zstd at level 3.

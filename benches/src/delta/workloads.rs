@@ -11,7 +11,7 @@ mod text;
 
 use serde::{Deserialize, Serialize};
 
-use super::noise::Noise;
+use super::{noise::Noise, operation::Operation};
 
 /// A kind of basis and target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -84,6 +84,22 @@ impl Workload {
             | Self::Zeros
             | Self::Periodic
             | Self::Anchors => len,
+        }
+    }
+
+    /// Whether it is made to make patchwire slow.
+    pub(crate) const fn is_hostile(self) -> bool {
+        matches!(self, Self::Collisions | Self::Anchors)
+    }
+
+    /// Whether an operation says anything on it: two rounds are for what was edited.
+    pub(crate) const fn has(self, operation: Operation) -> bool {
+        match operation {
+            Operation::TwoRounds => matches!(
+                self,
+                Self::Shifted | Self::Edits200 | Self::Edits8192 | Self::Text | Self::Sqlite
+            ),
+            _ => true,
         }
     }
 

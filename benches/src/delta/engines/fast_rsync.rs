@@ -9,7 +9,7 @@ use std::{
 use anyhow::bail;
 use fast_rsync::{Signature, SignatureOptions, apply_limited, diff};
 
-use super::{Inputs, Operation, Output};
+use super::{Engine, Inputs, Operation, Output};
 use crate::delta::worker::Meter;
 
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -72,14 +72,14 @@ pub(super) fn run<'a>(
         Operation::PatchFile => {
             meter.measure(|| {
                 // Long copies pass the buffer by.
-                let mut out = BufWriter::new(File::create_new(&inputs.file)?);
+                let mut out = BufWriter::new(File::create_new(
+                    inputs.files.output(Engine::FAST_RSYNC, operation),
+                )?);
                 apply_limited(basis, delta, &mut out, target.len())?;
                 anyhow::Ok(out.flush()?)
             })??;
             Output::TargetFile
         }
-        Operation::Digest | Operation::Whole => {
-            bail!("fast_rsync has no operation {}", operation.name())
-        }
+        _ => bail!("fast_rsync has no operation {}", operation.name()),
     })
 }
