@@ -39,7 +39,7 @@ use self::{
     child::Interruption,
     engines::Engine,
     files::{Need, Scratch},
-    report::{Peer, Row, print_conditions, print_wire},
+    report::{Peer, Row, print_conditions, print_floors, print_wire},
     rounds::{Field, Measurements, Terms, runs},
     workloads::Workload,
 };
@@ -88,6 +88,19 @@ Bytes on the wire: all that is sent in either direction to push a file, each mes
 -3. One round is a signature and a delta: with the block size that goes with the length of the basis, and \
 with the best of 256, 512, 1024 and so on up to 65536, which nobody knows beforehand. Everything is run and \
 patched, nothing estimated.
+
+Floors: what patchwire holds itself to, printed if all workloads were run by patchwire and fast_rsync. \
+“Ok” or “below” is said of the median; “unknown” is what a stopped peer leaves open.
+
+  signature, patch-reused, patch-file   times fast_rsync on the workload where that is least; \
+patch-reused to fast_rsync's patch into a fresh vector. Not where the peers' inputs are shorter
+  diff                     times fast_rsync; and on hostile workloads, how many times the time per byte \
+on unrelated
+  …-2-threads              times one thread, in time that passed
+  delta after zstd         the length divided by that of fast_rsync's on the workload where that is most, \
+less 64 bytes for the digest and what names the basis, which fast_rsync's has not
+  two-rounds               the bytes on the wire, divided by those of the best one round
+  peak memory of diff      on the workload where it is most
 
 JSON: a list of objects, one for each operation of each engine on each workload; null where there is \
 nothing. ratio_fast_rsync of patch-reused is the one to fast_rsync's patch into a fresh vector, \
@@ -216,7 +229,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let place = scratch.path().display().to_string();
     print_conditions(&mut out, &peers, terms, &place)?;
     writeln!(out)?;
-    Ok(print_wire(&mut out, &all)?)
+    print_wire(&mut out, &all)?;
+    Ok(print_floors(&mut out, &all)?)
 }
 
 /// At which lengths which engines are measured on a workload.

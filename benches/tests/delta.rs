@@ -180,6 +180,30 @@ fn tables_name_all_that_was_measured() {
     {
         assert!(table.contains(word), "no {word} in:\n{table}");
     }
+    // They need all workloads.
+    assert!(!table.contains("Floors"), "{table}");
+}
+
+#[test]
+fn floors_are_said_of_a_run_of_all_workloads() {
+    let output = delta(&[
+        "--size=64KiB",
+        "--rounds=1",
+        "--engine=patchwire,fast_rsync",
+    ]);
+    assert!(output.status.success());
+    let table = String::from_utf8(output.stdout).expect("UTF-8");
+    let (_, floors) = table.split_once("Floors").expect("floors");
+    let lines: Vec<&str> = floors
+        .lines()
+        .skip(1)
+        .filter(|line| !line.is_empty())
+        .collect();
+    assert_eq!(lines.len(), 21, "{floors}");
+    for line in lines {
+        let is_decided = line.ends_with("ok") || line.ends_with("below");
+        assert!(is_decided && line.contains(" at "), "{line}");
+    }
 }
 
 #[test]

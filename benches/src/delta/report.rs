@@ -1,5 +1,6 @@
 //! What was measured, for a person and for a program.
 
+mod floors;
 mod ratio;
 mod wire;
 
@@ -11,7 +12,7 @@ use std::{
 use serde::Serialize;
 
 use self::ratio::{Ratio, processors};
-pub(crate) use self::wire::print_wire;
+pub(crate) use self::{floors::print_floors, wire::print_wire};
 use super::{
     engines::{Engine, Program},
     operation::{Against, Operation},
