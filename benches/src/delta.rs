@@ -19,10 +19,12 @@ mod noise;
 mod operation;
 mod report;
 mod rounds;
+mod sparse;
 mod worker;
 mod workloads;
 
 use std::{
+    env,
     io::{self, Write},
     ops::RangeInclusive,
     path::PathBuf,
@@ -39,8 +41,9 @@ use self::{
     child::Interruption,
     engines::Engine,
     files::{Need, Scratch},
-    report::{Peer, Row, print_conditions, print_floors, print_wire},
+    report::{Peer, Row, SparseFigures, print_conditions, print_floors, print_sparse, print_wire},
     rounds::{Field, Measurements, Terms, runs},
+    worker::Worker,
     workloads::Workload,
 };
 
@@ -110,7 +113,11 @@ the peer, and the ratio is its time until then. ratio_one_thread is in time that
 runs a workload at the full size alone, its name ends with -full-size; times_unrelated is the time per byte \
 divided by that on unrelated. Of two-rounds, output_bytes and output_zstd_bytes are those on the wire, \
 single_round_best_… and single_round_usual_… the same of one round, and ratio_single_round the compressed \
-bytes divided by those of the best one.";
+bytes divided by those of the best one.
+
+With --sparse: signature, diff and patch from files to files at the block size that goes with their length, \
+each in a process of its own. The peak is beyond what that had at the beginning. Nothing is written by the \
+patch: what it makes is compared as it comes, and that is part of its time.";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -146,6 +153,15 @@ pub(crate) struct Args {
     /// files
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Measure the memory that patchwire's streaming forms take instead, on files of this length that
+    /// are mostly holes
+    #[arg(
+        long,
+        value_name = "LEN",
+        value_parser = parse_sparse_len,
+        conflicts_with_all = ["peers", "size", "rounds", "block_size", "workloads", "engines", "limit"]
+    )]
+    sparse: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -157,6 +173,9 @@ enum Peers {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(len) = args.sparse {
+        return run_sparse(len, args.dir, args.json);
+    }
     let all_if_none = |named: Vec<Engine>| match named.as_slice() {
         [] => Engine::value_variants().to_vec(),
         // In the order they have, and each once.
@@ -246,6 +265,46 @@ fn matches(
     [(workload, len, engines)].into_iter().chain(alone)
 }
 
+/// Measures what the streaming forms take on files of `len` bytes with holes.
+fn run_sparse(len: u64, dir: Option<PathBuf>, is_json: bool) -> anyhow::Result<()> {
+    let interruption = Interruption::listen()?;
+    let dir = dir.unwrap_or_else(env::temp_dir);
+    let scratch = Scratch::create(Some(&dir), sparse::need(len))?;
+    let files = scratch.files("sparse")?;
+    let progress = ProgressBar::new(sparse::OPERATIONS.len() as u64);
+    progress.set_style(ProgressStyle::with_template(
+        "{wide_bar} {pos}/{len} {msg}",
+    )?);
+    Worker::start(&interruption)?.generate_sparse(len, &files)?;
+    let mut all = Vec::new();
+    for operation in sparse::OPERATIONS {
+        progress.set_message(operation.name());
+        let input = if operation.is_of_basis() {
+            files.basis()
+        } else {
+            files.target()
+        };
+        let input_bytes = input.metadata()?.len();
+        let (cost, made) = Worker::start(&interruption)?.run_sparse(operation, &files)?;
+        all.push(SparseFigures {
+            operation,
+            input_bytes,
+            cost,
+            made,
+        });
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+
+    let mut out = io::stdout().lock();
+    if is_json {
+        let rows: Vec<Row> = all.iter().map(SparseFigures::row).collect();
+        serde_json::to_writer_pretty(&mut out, &rows)?;
+        return Ok(writeln!(out)?);
+    }
+    Ok(print_sparse(&mut out, &all)?)
+}
+
 /// The programs among the engines.
 fn find_peers(engines: &[Engine], needed: Peers) -> anyhow::Result<Vec<Peer>> {
     let programs = engines.iter().filter_map(|engine| match engine {
@@ -295,6 +354,10 @@ fn parse_size(text: &str) -> Result<usize, String> {
     usize::try_from(size).map_err(|error| error.to_string())
 }
 
+fn parse_sparse_len(text: &str) -> Result<u64, String> {
+    parse_within(text, sparse::MIN_LEN..=MAX_SPARSE_LEN)
+}
+
 fn parse_within(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
     let size: ByteSize = text.parse()?;
     if range.contains(&size.as_u64()) {
@@ -307,3 +370,6 @@ fn parse_within(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
 /// Below that there is no room for the edits.
 const MIN_SIZE: u64 = 64 << 10;
 const MAX_SIZE: u64 = 16 << 30;
+
+/// What a file may be long on the usual file systems.
+const MAX_SPARSE_LEN: u64 = 8 << 40;

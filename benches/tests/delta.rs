@@ -235,9 +235,31 @@ fn what_peers_get_shorter_is_run_at_full_size_alone() {
 }
 
 #[test]
+fn long_files_with_holes_take_little_memory() {
+    let rows = rows(&["--sparse=256MiB", "--json"]);
+    let operations: Vec<&Value> = rows.iter().map(|row| &row["operation"]).collect();
+    assert_eq!(
+        operations,
+        ["signature-stream", "diff-stream", "patch-stream"]
+    );
+    for row in &rows {
+        assert!(
+            row["input_bytes"]
+                .as_u64()
+                .is_some_and(|bytes| bytes >= 255 << 20),
+            "{row}"
+        );
+        let peak = row["peak_rss_bytes"].as_u64().expect("it is measured");
+        assert!(peak < 32 << 20, "{row}");
+    }
+}
+
+#[test]
 fn sizes_without_room_for_a_workload_are_refused() {
     for size in ["0", "1KiB", "1PiB", "many"] {
-        let output = delta(&["--size", size]);
-        assert!(!output.status.success(), "{size}");
+        for option in ["--size", "--sparse"] {
+            let output = delta(&[option, size]);
+            assert!(!output.status.success(), "{option} {size}");
+        }
     }
 }

@@ -11,7 +11,10 @@ use std::{borrow::Cow, cell::OnceCell};
 use clap::builder::PossibleValue;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::{patchwire::single_round, programs::Program};
+pub(crate) use self::{
+    patchwire::{single_round, stream_diff, stream_patch, stream_signature},
+    programs::Program,
+};
 use super::{files::Files, operation::Operation, worker::Meter};
 
 /// Who makes signatures and deltas.

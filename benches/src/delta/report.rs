@@ -2,6 +2,7 @@
 
 mod floors;
 mod ratio;
+mod sparse;
 mod wire;
 
 use std::{
@@ -12,7 +13,11 @@ use std::{
 use serde::Serialize;
 
 use self::ratio::{Ratio, processors};
-pub(crate) use self::{floors::print_floors, wire::print_wire};
+pub(crate) use self::{
+    floors::print_floors,
+    sparse::{SparseFigures, print_sparse},
+    wire::print_wire,
+};
 use super::{
     engines::{Engine, Program},
     operation::{Against, Operation},

@@ -57,6 +57,10 @@ enum Request {
     },
     /// Makes the deltas of one round with blocks of many sizes; [`Reply::SingleRounds`].
     SingleRounds,
+    /// Makes the inputs of [`sparse`](super::sparse); [`Reply::Generated`].
+    GenerateSparse { len: u64, files: Files },
+    /// Runs an operation on these; [`Reply::Started`], [`Reply::Finished`] and [`Reply::Checked`].
+    RunSparse { operation: Operation, files: Files },
     /// Compresses a file; [`Reply::Compressed`].
     Compress { path: PathBuf },
 }
@@ -231,6 +235,31 @@ impl Worker {
         match self.receive()? {
             Reply::SingleRounds { rounds } => Ok(rounds),
             reply => unexpected(&reply),
+        }
+    }
+
+    /// Makes two long files with holes.
+    pub(crate) fn generate_sparse(&mut self, len: u64, files: &Files) -> anyhow::Result<()> {
+        let files = files.clone();
+        self.send(&Request::GenerateSparse { len, files })?;
+        match self.receive()? {
+            Reply::Generated { .. } => Ok(()),
+            reply => unexpected(&reply),
+        }
+    }
+
+    /// Runs an operation on long files with holes, in a worker that has done nothing before, and says
+    /// how much memory that takes.
+    pub(crate) fn run_sparse(
+        mut self,
+        operation: Operation,
+        files: &Files,
+    ) -> anyhow::Result<(Cost, Made)> {
+        let files = files.clone();
+        self.send(&Request::RunSparse { operation, files })?;
+        match self.watch(PATIENCE)? {
+            (_, Outcome::Done { cost, made }) => Ok((cost, made)),
+            (_, Outcome::OverLimit { .. }) => bail!("{} never ends", operation.name()),
         }
     }
 

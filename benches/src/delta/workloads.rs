@@ -11,6 +11,7 @@ mod text;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::edits::edited;
 use super::{noise::Noise, operation::Operation};
 
 /// A kind of basis and target.

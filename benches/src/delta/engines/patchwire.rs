@@ -219,6 +219,27 @@ pub(crate) fn single_round(
     Ok((block_size, vec![signature.encode(), delta]))
 }
 
+/// Makes the signature of a file, with the block size that goes with its length, in bounded memory.
+pub(crate) fn stream_signature(basis: &Path, signature: &Path) -> anyhow::Result<()> {
+    sign_file(basis, None, signature)
+}
+
+/// Makes the delta to a file, in bounded memory; its digest is computed.
+pub(crate) fn stream_diff(signature: &Path, target: &Path, delta: &Path) -> anyhow::Result<()> {
+    let signature = Signature::decode_from(BufReader::new(File::open(signature)?))?;
+    diff_file(&signature, target, DiffOptions::default(), delta)
+}
+
+/// Writes what a delta makes of a file, in bounded memory.
+pub(crate) fn stream_patch(
+    basis: &Path,
+    delta: &Path,
+    target: impl Write,
+    max_len: u64,
+) -> anyhow::Result<()> {
+    patch_from_files(basis, delta, target, max_len)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::{HashMap, HashSet};

@@ -15,6 +15,7 @@ use crate::{
         engines::{Engine, InProcess, Inputs, Output, single_round},
         files::{Files, holds, remove_if_present},
         operation::Operation,
+        sparse,
     },
     measure::{Resident, cpu_time, timed},
 };
@@ -76,6 +77,17 @@ fn handle(request: Request, bench: &mut Option<Bench>) -> anyhow::Result<()> {
         Request::Compress { path } => {
             let bytes = compressed_len(File::open(path)?)?;
             say(&Reply::Compressed { bytes })
+        }
+        Request::GenerateSparse { len, files } => {
+            sparse::generate(len, &files)?;
+            say(&Reply::Generated { note: None })
+        }
+        Request::RunSparse { operation, files } => {
+            let mut meter = Meter::new(Some(Measured::Memory));
+            let bytes = sparse::run(operation, &files, &mut meter)?;
+            let zstd_bytes = None;
+            let made = Made { bytes, zstd_bytes };
+            say(&Reply::Checked { made })
         }
     }
 }

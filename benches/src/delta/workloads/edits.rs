@@ -18,7 +18,7 @@ pub(super) fn pair(len: usize, edits: usize) -> Pair {
 }
 
 /// Overwrites, inserts and deletes 1 to 64 bytes at each of `edits` places.
-pub(super) fn edited(basis: &[u8], edits: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn edited(basis: &[u8], edits: usize, seed: u64) -> Vec<u8> {
     let mut noise = Noise::new(seed);
     let mut target = Vec::with_capacity(basis.len() + edits * MAX_EDIT);
     let mut done = 0;
