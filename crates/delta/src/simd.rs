@@ -5,9 +5,12 @@
 //! Each kernel is written portably and for instruction sets of x86-64, which the tests hold to the
 //! same results; the processor it runs on decides. This is the only unsafe code of the crate.
 
-#![expect(
-    unsafe_code,
-    reason = "unaligned vector loads, prefetching, and calls of functions compiled for an instruction set"
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(
+        unsafe_code,
+        reason = "unaligned vector loads, prefetching, and calls of functions compiled for an instruction set"
+    )
 )]
 
 /// Selects positions by their grams.
@@ -134,18 +137,18 @@ const WEIGHTS: [u8; ROW] = {
 /// Asks for `len` bytes from 16 KiB behind the beginning of `bytes` on, which will soon be read.
 #[inline]
 pub(crate) fn prefetch(bytes: &[u8], len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(ahead) = bytes.get(AHEAD..) {
-        for line in ahead[..len.min(ahead.len())].chunks(CACHE_LINE) {
-            // SAFETY: Any address may be prefetched, and this one is of valid bytes.
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
-            }
+    const AHEAD: usize = 16 << 10;
+    let ahead = bytes.get(AHEAD..).unwrap_or_default();
+    for line in ahead[..len.min(ahead.len())].chunks(CACHE_LINE) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: Any address may be prefetched, and this one is of valid bytes.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (bytes, len);
 }
 
 /// Whether the processor needs to be asked for what a sequential reader reads.
@@ -159,7 +162,6 @@ pub(crate) fn needs_prefetch(bytes: &[u8]) -> bool {
 }
 
 const CACHE_LINE: usize = 64;
-const AHEAD: usize = 16 << 10;
 
 /// What the inner loop is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
