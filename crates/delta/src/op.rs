@@ -221,8 +221,8 @@ impl<'t> Delta<'t> {
         result
     }
 
-    /// Applies the delta to its basis and writes the target to `out`, straight from basis and
-    /// literals, without a buffer between.
+    /// Applies the delta to its basis and writes the target to `out`, 16 KiB at a time, straight
+    /// from basis and literals where these are long enough.
     ///
     /// The output is checked as a whole: **after an error, throw away what was written.**
     ///

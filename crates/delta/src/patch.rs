@@ -251,11 +251,29 @@ pub(crate) fn apply_to(
         out,
         digest: blake3::Hasher::new(),
     };
+    // Operations have all lengths, but BLAKE3 works on many chunks at a time only where whole ones
+    // are given to it.
+    let mut buffer = Vec::with_capacity(WRITTEN);
     for op in delta.ops() {
-        for piece in source(op, basis)?.chunks(WRITTEN) {
-            output.write(piece)?;
+        let mut rest = source(op, basis)?;
+        while !rest.is_empty() {
+            if let (true, Some((piece, behind))) =
+                (buffer.is_empty(), rest.split_at_checked(WRITTEN))
+            {
+                output.write(piece)?;
+                rest = behind;
+                continue;
+            }
+            let (piece, behind) = rest.split_at(rest.len().min(WRITTEN - buffer.len()));
+            buffer.extend_from_slice(piece);
+            rest = behind;
+            if buffer.len() == WRITTEN {
+                output.write(&buffer)?;
+                buffer.clear();
+            }
         }
     }
+    output.write(&buffer)?;
     let actual = output.digest.finalize().into();
     verify(delta.basis, delta.digest(), actual, || Ok(basis))
 }

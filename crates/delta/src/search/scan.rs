@@ -270,9 +270,10 @@ impl Search<'_, '_> {
                 // Those that only the filter lets pass would be too many for strong hashes.
                 let weak = digests[usize::from(*position)];
                 let at = at + usize::from(*position);
-                if marks.has_weak_hash(weak)
-                    && let Some(block) = self.probe(at, window)
-                {
+                if at < self.first_allowed() || !marks.has_weak_hash(weak) {
+                    continue;
+                }
+                if let Some(block) = self.probe(at, window) {
                     return Some((at, block));
                 }
             }
