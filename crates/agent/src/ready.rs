@@ -322,7 +322,7 @@ mod tests {
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
+        net::{TcpListener, TcpSocket},
     };
 
     use super::*;
@@ -410,7 +410,10 @@ mod tests {
             tried(&format!("tcp:{port}"), LONG).await,
             Ok(Evidence::Passed)
         );
-        drop(listener);
+        // Bound and not listening: a port that is merely closed is soon another test's.
+        let bound = TcpSocket::new_v4().unwrap();
+        bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = bound.local_addr().unwrap().port();
         let reason = fails(&format!("tcp:{port}")).await;
         assert!(reason.starts_with(&format!("port {port}: ")), "{reason}");
     }
@@ -443,10 +446,15 @@ mod tests {
             check: check.clone(),
         };
         assert_eq!(unanswered(&check).await, Err(not_the_app));
-        // What is left of an earlier app goes away after it was asked once.
-        let leaving = async move { drop(listener.accept().await.unwrap()) };
-        let (unanswered, ()) = tokio::join!(unanswered(&check), leaving);
+        // What is left of an earlier app goes away after it was asked once; at an address where no
+        // other test listens next.
+        let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
+        let check = format!("http://{}/up?x=1", listener.local_addr().unwrap());
+        let check: ReadyCheck = check.parse().unwrap();
+        let leaving = serve(listener, &["HTTP/1.1 204 No Content\r\n\r\n"]);
+        let (unanswered, left) = tokio::join!(unanswered(&check), leaving);
         assert_eq!(unanswered, Ok(()));
+        left.unwrap();
     }
 
     #[tokio::test]
