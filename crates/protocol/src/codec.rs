@@ -51,6 +51,16 @@ pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
         .expect("encoding to memory fails for no type of ours")
 }
 
+/// Encodes a value behind what `bytes` holds, without a buffer of its own.
+///
+/// # Panics
+///
+/// As [`encode`].
+pub fn encode_to<T: Encode>(value: &T, bytes: &mut Vec<u8>) {
+    bincode::encode_into_std_write(value, bytes, bincode::config::standard())
+        .expect("encoding to memory fails for no type of ours");
+}
+
 /// Decodes a message from a peer: untrusted bytes, at most [`MESSAGE_LIMIT`] of memory.
 ///
 /// # Errors

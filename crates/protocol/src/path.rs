@@ -1,6 +1,6 @@
 //! Paths inside a tree.
 
-use std::{ffi::OsStr, fmt, os::unix::ffi::OsStrExt, path::Path};
+use std::{ffi::OsStr, fmt, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
 
 use crate::{
     codec::{self, Decode, Decoder, Encode},
@@ -18,10 +18,10 @@ pub const RESERVED: &[u8] = b".patchwire";
 /// does not make it safe to hand to the system as a string: a directory on the way may be a link
 /// by then. Walk it component by component instead.
 ///
-/// Ordered by bytes, so that a directory comes before what it holds.
+/// Ordered by bytes, so that a directory comes before what it holds. Clones share the bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
 #[bincode(crate = "crate::codec::bincode")]
-pub struct RelativePath(Box<[u8]>);
+pub struct RelativePath(Arc<[u8]>);
 
 /// Why bytes are not a [`RelativePath`]. Messages name the path escaped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,10 +75,10 @@ impl RelativePath {
     /// # Errors
     ///
     /// [`PathError`] says what is wrong with it.
-    pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Self, PathError> {
-        let bytes = bytes.into();
-        check(&bytes)?;
-        Ok(Self(bytes))
+    pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, PathError> {
+        let bytes = bytes.as_ref();
+        check(bytes)?;
+        Ok(Self(bytes.into()))
     }
 
     /// The path's bytes.

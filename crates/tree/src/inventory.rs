@@ -108,7 +108,7 @@ fn everything(
         }
         let path = match at {
             Some(at) => at.join(&name),
-            None => RelativePath::new(name.clone()),
+            None => RelativePath::new(&name),
         };
         let (Ok(path), Ok(stat)) = (path, dir.stat(&name)) else {
             continue;
