@@ -444,7 +444,7 @@ fn trees() -> Result<(), Error> {
     let file_for_directory = vec![
         Operation::Delete { path: at("d/b") },
         operations()[2].clone(),
-        put(file("d", "now a file"), Source::Whole),
+        put(file("d", "now a file"), Source::Whole { kept: 0 }),
     ];
     on("file-for-directory", tree(), file_for_directory)?;
     Ok(())

@@ -80,13 +80,14 @@ pub fn tree() -> Manifest {
 
 /// Operations of every kind; each alone is a push.
 #[must_use]
-pub fn operations() -> [Operation; 5] {
+pub fn operations() -> [Operation; 6] {
     [
-        put(file("a", "three"), Source::Whole),
+        put(file("a", "three"), Source::Whole { kept: 0 }),
         put(file("d/b", "2"), Source::Delta { basis: at("d/b") }),
         put(file("moved", "one"), Source::Copy { from: at("a") }),
         put(link("m", "a"), Source::None),
         Operation::Delete { path: at("l") },
+        put(file("resumed", "four"), Source::Whole { kept: 2 }),
     ]
 }
 

@@ -9,7 +9,7 @@ use patchwire_tree::{CommitError, StageError};
 pub(crate) fn of_staging(error: &StageError) -> Failure {
     let code = match error {
         StageError::Local(_) | StageError::Store(_) => FailureCode::Io,
-        StageError::Basis { .. } => FailureCode::Unsettled,
+        StageError::Basis { .. } | StageError::NotKept { .. } => FailureCode::Unsettled,
         StageError::Operations(_)
         | StageError::Target { .. }
         | StageError::Stream { .. }

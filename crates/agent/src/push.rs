@@ -290,8 +290,8 @@ impl Taking {
                 self.staged = Some(staged);
                 Ok(())
             }
-            Err(StageError::Basis { path }) => {
-                tracing::info!(%path, "a file that the push builds on has changed here");
+            Err(error @ (StageError::Basis { .. } | StageError::NotKept { .. })) => {
+                tracing::info!(%error, "the push has to be planned again");
                 match self.offer().await {
                     Ok(offer) => Err(StageFailure::Basis(offer)),
                     Err(failure) => Err(StageFailure::Failed(failure)),

@@ -85,9 +85,9 @@ fn compress(plan: &Plan, pieces: Pieces<'_>) -> Result<(), Stop> {
         else {
             continue;
         };
-        let signature = match source {
-            Source::Whole => None,
-            Source::Delta { .. } => signatures.next(),
+        let (signature, kept) = match source {
+            Source::Whole { kept } => (None, *kept),
+            Source::Delta { .. } => (signatures.next(), 0),
             Source::None | Source::Copy { .. } => continue,
         };
         let file =
@@ -109,7 +109,10 @@ fn compress(plan: &Plan, pieces: Pieces<'_>) -> Result<(), Stop> {
                     .map(drop)
                     .map_err(io::Error::other)
             }
-            None => io::copy(&mut file, &mut out).map(drop),
+            // What is kept is not sent, but the digest is of the whole.
+            None => io::copy(&mut (&mut file).take(kept), &mut io::sink())
+                .and_then(|_| io::copy(&mut file, &mut out))
+                .map(drop),
         };
         if let Some(source) = file.failed {
             return Err(Stop::Failed(ContentError::Read {
@@ -227,20 +230,25 @@ mod tests {
         let target = [&basis[..], b"more"].concat();
         fs::write(root.path().join("a"), b"whole").unwrap();
         fs::write(root.path().join("b"), &target).unwrap();
+        fs::write(root.path().join("c"), b"kept, and sent").unwrap();
         let signature = Signature::of(&basis, SignatureOptions::new(Seed(1)));
         let delta = Source::Delta {
             basis: "b".try_into().unwrap(),
         };
         let (bytes, last) = collect(Plan {
             root: root.path().to_owned(),
-            operations: vec![put("a", b"whole", Source::Whole), put("b", &target, delta)],
+            operations: vec![
+                put("a", b"whole", Source::Whole { kept: 0 }),
+                put("b", &target, delta),
+                put("c", b"kept, and sent", Source::Whole { kept: 6 }),
+            ],
             signatures: vec![signature],
         })
         .await;
         assert!(matches!(last, Ok(Content::End)));
         let content = zstd::decode_all(&bytes[..]).unwrap();
-        let (whole, delta) = content.split_at(5);
-        assert_eq!(whole, b"whole");
+        let delta = content.strip_prefix(b"whole").unwrap();
+        let delta = delta.strip_suffix(b"and sent").unwrap();
         assert!(delta.len() < 200);
         assert_eq!(
             patchwire_delta::patch(&basis, delta, 1 << 20).unwrap(),
@@ -253,7 +261,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         for now in [&b"other"[..], b"shor", b"longer than it was", b""] {
             fs::write(root.path().join("a"), now).unwrap();
-            let operations = vec![put("a", b"whole", Source::Whole)];
+            let operations = vec![put("a", b"whole", Source::Whole { kept: 0 })];
             let root = root.path().to_owned();
             let (_, last) = collect(Plan {
                 root,
@@ -263,7 +271,7 @@ mod tests {
             .await;
             assert!(matches!(last, Ok(Content::Changed(path)) if path.as_bytes() == b"a"));
         }
-        let operations = vec![put("gone", b"whole", Source::Whole)];
+        let operations = vec![put("gone", b"whole", Source::Whole { kept: 0 })];
         let root = root.path().to_owned();
         let (_, last) = collect(Plan {
             root,

@@ -34,8 +34,13 @@ pub enum Operation {
 pub enum Source {
     /// The entry has no content: a directory or a symbolic link.
     None,
-    /// The whole content follows in the content stream, as many bytes as the file is long.
-    Whole,
+    /// The content's first `kept` bytes are what the agent kept of it, by its digest, from an attempt
+    /// that was cut off; the rest follows in the content stream: all of it with 0, nothing if `kept`
+    /// is the file's length.
+    Whole {
+        /// How many bytes are not sent again; at most the file's length.
+        kept: u64,
+    },
     /// An encoded delta follows in the content stream; its basis is the file at this path of the
     /// base. It says itself where it ends.
     Delta {
@@ -106,8 +111,8 @@ impl Operation {
         (self.path().as_bytes().len() + source + target) as u64
     }
 
-    /// Tells whether bytes for this operation stand in the content stream. A push of which this
-    /// holds for none has no such stream, not even an empty one.
+    /// Tells whether this operation has a part in the content stream, if only an empty one. A push
+    /// of which this holds for none has no such stream.
     #[must_use]
     pub const fn is_sent(&self) -> bool {
         match self {
@@ -122,15 +127,15 @@ impl Source {
     #[must_use]
     pub const fn path(&self) -> Option<&RelativePath> {
         match self {
-            Self::None | Self::Whole => None,
+            Self::None | Self::Whole { .. } => None,
             Self::Delta { basis: path } | Self::Copy { from: path } => Some(path),
         }
     }
 
-    /// Tells whether bytes for this source stand in the content stream.
+    /// Tells whether this source has a part in the content stream, if only an empty one.
     #[must_use]
     pub const fn is_sent(&self) -> bool {
-        matches!(self, Self::Whole | Self::Delta { .. })
+        matches!(self, Self::Whole { .. } | Self::Delta { .. })
     }
 }
 
@@ -185,8 +190,8 @@ fn check_source(
     available: &Manifest,
 ) -> Result<(), OperationError> {
     let from = match (entry, source) {
-        (Entry::File { .. }, Source::Whole)
-        | (Entry::Directory { .. } | Entry::Symlink { .. }, Source::None) => return Ok(()),
+        (Entry::File { len, .. }, Source::Whole { kept }) if kept <= len => return Ok(()),
+        (Entry::Directory { .. } | Entry::Symlink { .. }, Source::None) => return Ok(()),
         (Entry::File { .. }, Source::Delta { basis: from } | Source::Copy { from }) => from,
         _ => return Err(OperationError::Source { path: path.clone() }),
     };
@@ -231,7 +236,7 @@ mod tests {
         let operations = vec![
             Operation::Delete { path: path("gone") },
             Operation::Delete { path: path("d/x") },
-            put(file("d", "now a file"), Source::Whole),
+            put(file("d", "now a file"), Source::Whole { kept: 0 }),
             put(directory("f"), Source::None),
             put(file("f/g", "delta"), Source::Delta { basis: path("f") }),
             moved,
@@ -257,7 +262,10 @@ mod tests {
             OperationError::NotThere { .. }
         ));
         assert!(matches!(
-            refused(vec![delete("d/x"), put(file("d/x", ""), Source::Whole)]),
+            refused(vec![
+                delete("d/x"),
+                put(file("d/x", ""), Source::Whole { kept: 0 })
+            ]),
             OperationError::Twice { .. }
         ));
         assert!(matches!(
@@ -283,7 +291,11 @@ mod tests {
             OperationError::Source { .. }
         ));
         assert!(matches!(
-            refused(vec![put(directory("e"), Source::Whole)]),
+            refused(vec![put(file("y", "y"), Source::Whole { kept: 2 })]),
+            OperationError::Source { .. }
+        ));
+        assert!(matches!(
+            refused(vec![put(directory("e"), Source::Whole { kept: 0 })]),
             OperationError::Source { .. }
         ));
     }

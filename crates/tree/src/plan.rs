@@ -13,6 +13,9 @@ use patchwire_protocol::{
 /// there and back costs more than the file.
 pub const DELTA_MIN: u64 = 4 << 10;
 
+/// Nothing is known to be kept when a push is drafted.
+const WHOLE: Source = Source::Whole { kept: 0 };
+
 /// A plan that is complete but for which of its files are sent as deltas.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -69,7 +72,7 @@ pub fn plan(base: &Manifest, available: &Manifest, target: &Manifest) -> Draft {
         }
         let (source, from) = sources.choose(path, entry);
         let moved_from = from.filter(|_| old.is_none());
-        if source == Source::Whole && wants_delta(available.get(path), entry) {
+        if source == WHOLE && wants_delta(available.get(path), entry) {
             wants.push(path.clone());
         }
         if !entry.is_directory() {
@@ -188,13 +191,13 @@ impl<'a> Sources<'a> {
         }
         // Copying nothing saves nothing, and files that are empty aren't therefore related.
         if *len == 0 {
-            return (Source::Whole, None);
+            return (WHOLE, None);
         }
         let Some(paths) = self.by_digest.get_mut(digest) else {
-            return (Source::Whole, None);
+            return (WHOLE, None);
         };
         let Some(last) = paths.last_mut() else {
-            return (Source::Whole, None);
+            return (WHOLE, None);
         };
         let from = last.0.clone();
         let moved = std::mem::take(&mut last.1).then(|| from.clone());
@@ -268,7 +271,7 @@ mod tests {
         assert!(plan.operations.iter().all(|operation| !matches!(
             operation,
             Operation::Put {
-                source: Source::Whole | Source::Delta { .. },
+                source: Source::Whole { .. } | Source::Delta { .. },
                 ..
             }
         )));
@@ -286,13 +289,13 @@ mod tests {
             Operation::Put { source, .. } => source.clone(),
             Operation::Delete { .. } => panic!("nothing is deleted"),
         };
-        assert_eq!(source(draft.clone().finish(|_| false), 0), Source::Whole);
+        assert_eq!(source(draft.clone().finish(|_| false), 0), WHOLE);
         let with = draft.finish(|_| true);
         assert_eq!(
             source(with.clone(), 0),
             Source::Delta { basis: path("big") }
         );
-        assert_eq!(source(with, 1), Source::Whole);
+        assert_eq!(source(with, 1), WHOLE);
     }
 
     #[test]

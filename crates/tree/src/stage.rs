@@ -66,6 +66,12 @@ pub enum StageError {
         /// The file that changed.
         path: RelativePath,
     },
+    /// What the push takes for kept of a content isn't (any more): the peer has to plan again.
+    #[error("what was kept of the content for {path:?} is gone")]
+    NotKept {
+        /// The file being built.
+        path: RelativePath,
+    },
     /// A file operation failed here.
     #[error(transparent)]
     Local(#[from] PathError),
@@ -306,7 +312,10 @@ impl Builder<'_> {
         match source {
             // Refused by `operation::apply` before anything was built.
             Source::None => Ok(()),
-            Source::Whole => match copy(self.content, file, wanted) {
+            Source::Whole { kept: 1.. } => Err(StageError::NotKept {
+                path: wanted.path.clone(),
+            }),
+            Source::Whole { kept: 0 } => match copy(self.content, file, wanted) {
                 Ok(digest) if digest == wanted.digest => Ok(()),
                 Ok(_) => Err(wanted.content_error(None)),
                 Err(CopyError::Read(source)) => Err(StageError::Stream {

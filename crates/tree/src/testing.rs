@@ -173,7 +173,9 @@ pub(crate) fn operations(store: &mut Store, target: &Tree) -> (Manifest, Vec<Ope
             continue;
         };
         match source {
-            Source::Whole => content.extend(bytes),
+            Source::Whole { kept } => {
+                content.extend(&bytes[usize::try_from(*kept).unwrap()..]);
+            }
             Source::Delta { basis } => {
                 let basis = store.open_file(basis).unwrap();
                 let len = basis.metadata().unwrap().len();

@@ -113,7 +113,7 @@ fn operations() {
             Operation::Put {
                 path: path("c"),
                 entry: file.clone(),
-                source: Source::Whole,
+                source: Source::Whole { kept: 0 },
             },
             Operation::Put {
                 path: path("d"),
@@ -144,7 +144,7 @@ fn operations() {
             &[0, 251, 0xa4, 0x01],    // a file of mode 0644
             &[5],                     // its length
             &[9; 32],                 // its digest
-            &[1],                     // whole
+            &[1, 0],                  // whole, nothing of it kept
             b"\x01\x01d",             // put: d
             &[0, 251, 0xa4, 0x01, 5], // a file, its mode and length
             &[9; 32],                 // its digest

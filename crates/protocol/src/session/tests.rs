@@ -414,7 +414,7 @@ fn any_message() -> impl Strategy<Value = DeveloperMessage> {
     let operation = Operation::Put {
         path: path("d"),
         entry: manifest(&new()).get(&path("d")).unwrap().clone(),
-        source: Source::Whole,
+        source: Source::Whole { kept: 0 },
     };
     prop_oneof![
         push,

@@ -65,7 +65,7 @@ fn sources_are_what_the_test_says() {
         let is = |o: &&Operation| matches!(o, Operation::Put { source, .. } if wanted(source));
         operations.iter().filter(is).count()
     };
-    assert_eq!(count(|source| matches!(source, Source::Whole)), 1);
+    assert_eq!(count(|source| matches!(source, Source::Whole { .. })), 1);
     assert_eq!(count(|source| matches!(source, Source::Delta { .. })), 1);
     assert_eq!(count(|source| matches!(source, Source::Copy { .. })), 1);
     let target = new().manifest();

@@ -31,7 +31,7 @@ async fn paths_that_lead_elsewhere_are_refused() {
     let mut deployed = Deployed::new().await;
     let (new, text) = (file("new", b"new\n"), b"new\n");
     // That the raw form below is what a real push sends, but for the path.
-    let typed = operations(&[put(new.clone(), Source::Whole)]);
+    let typed = operations(&[put(new.clone(), Source::Whole { kept: 0 })]);
     assert_eq!(raw_put(b"new", 0o644, text), typed);
 
     let escaped = deployed.world.path("escaped");
@@ -51,7 +51,7 @@ async fn paths_that_lead_elsewhere_are_refused() {
         b"red\x1b[31m",
         b"nul\0",
     ];
-    let operations = [put(new.clone(), Source::Whole)];
+    let operations = [put(new.clone(), Source::Whole { kept: 0 })];
     let header = push_frame(&deployed.header(&deployed.with(&[new]), &operations).await);
     for path in paths {
         let case = path.escape_ascii().to_string();
@@ -97,7 +97,7 @@ async fn links_lead_nobody_out_of_the_root() {
     // A file inside of what is a link in the same push.
     let puts = [
         put(link("link", b"d"), Source::None),
-        put(file("link/inside", b"new\n"), Source::Whole),
+        put(file("link/inside", b"new\n"), Source::Whole { kept: 0 }),
     ];
     let target = deployed.with(&[link("link", b"d")]);
     let push = deployed.header(&target, &puts).await;
@@ -132,7 +132,7 @@ async fn pushes_that_contradict_themselves_are_refused() {
     let mut deployed = Deployed::new().await;
     let text = b"new content\n";
     let new = file("new", text);
-    let whole = put(new.clone(), Source::Whole);
+    let whole = put(new.clone(), Source::Whole { kept: 0 });
     let delete = |path: &str| Operation::Delete {
         path: path.try_into().unwrap(),
     };
@@ -162,17 +162,20 @@ async fn pushes_that_contradict_themselves_are_refused() {
         ),
         (
             "made and deleted",
-            vec![delete("keep"), put(file("keep", text), Source::Whole)],
+            vec![
+                delete("keep"),
+                put(file("keep", text), Source::Whole { kept: 0 }),
+            ],
             &good,
         ),
         (
             "no directory",
-            vec![put(file("no/new", text), Source::Whole)],
+            vec![put(file("no/new", text), Source::Whole { kept: 0 })],
             &good,
         ),
         (
             "inside a file",
-            vec![put(file("keep/new", text), Source::Whole)],
+            vec![put(file("keep/new", text), Source::Whole { kept: 0 })],
             &good,
         ),
         (
@@ -182,12 +185,12 @@ async fn pushes_that_contradict_themselves_are_refused() {
         ),
         (
             "a directory with content",
-            vec![put(directory("new"), Source::Whole)],
+            vec![put(directory("new"), Source::Whole { kept: 0 })],
             &good,
         ),
         (
             "another root",
-            vec![put(file("other", text), Source::Whole)],
+            vec![put(file("other", text), Source::Whole { kept: 0 })],
             &good,
         ),
         (
@@ -273,7 +276,7 @@ async fn headers_that_may_not_be_are_refused() {
     let mut deployed = Deployed::new().await;
     let text = b"new content\n";
     let new = file("new", text);
-    let sent = [put(new.clone(), Source::Whole)];
+    let sent = [put(new.clone(), Source::Whole { kept: 0 })];
     let push = deployed.header(&deployed.with(&[new]), &sent).await;
     let other = WireDigest(Digest::of(b"another"));
     let failed = |code| Refused::Answered(PushStatus::Failed, code);
@@ -342,7 +345,7 @@ async fn headers_that_may_not_be_are_refused() {
 async fn what_is_no_message_is_answered_and_ends_the_stream() {
     let mut deployed = Deployed::new().await;
     let new = file("new", b"new\n");
-    let sent = [put(new.clone(), Source::Whole)];
+    let sent = [put(new.clone(), Source::Whole { kept: 0 })];
     let push = push_frame(&deployed.header(&deployed.with(&[new]), &sent).await);
     let list = operations(&sent);
     let endless = frame(&DeveloperMessage::Operations(Vec::new()));
@@ -411,7 +414,7 @@ async fn recorded(deployed: &Deployed) -> (Manifest, Vec<u8>) {
     let entries = [directory("sub"), file("sub/new", text)];
     let target = deployed.with(&entries);
     let [sub, new] = entries;
-    let sent = [put(sub, Source::None), put(new, Source::Whole)];
+    let sent = [put(sub, Source::None), put(new, Source::Whole { kept: 0 })];
     let mut push = deployed.header(&target, &sent).await;
     push.author = Text::cut("eve");
     let frames = [

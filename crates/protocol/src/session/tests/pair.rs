@@ -323,7 +323,7 @@ impl Developer {
             .chain(put.map(|ManifestEntry { path, entry }| Operation::Put {
                 path: path.clone(),
                 entry: entry.clone(),
-                source: Source::Whole,
+                source: Source::Whole { kept: 0 },
             }))
             .collect();
         self.operations.clone()
