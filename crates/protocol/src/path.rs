@@ -1,6 +1,6 @@
 //! Paths inside a tree.
 
-use std::{ffi::OsStr, fmt, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
+use std::{borrow::Borrow, ffi::OsStr, fmt, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
 
 use crate::{
     codec::{self, Decode, Decoder, Encode},
@@ -120,7 +120,11 @@ impl RelativePath {
     ///
     /// [`PathError`] if the result is not a path.
     pub fn join(&self, name: &[u8]) -> Result<Self, PathError> {
-        Self::new([&self.0, &b"/"[..], name].concat())
+        let path = [&self.0, &b"/"[..], name].concat();
+        // Of the rest it is known.
+        check_component(&path, name)?;
+        check_size(&path)?;
+        Ok(Self(path.into()))
     }
 
     /// Tells whether this path lies somewhere inside the directory `ancestor`.
@@ -133,49 +137,78 @@ impl RelativePath {
 }
 
 fn check(bytes: &[u8]) -> Result<(), PathError> {
-    let too_long = |what, len, limit| PathError::TooLong {
-        path: escape(&bytes[..bytes.len().min(80)]).to_string(),
-        what,
-        len,
-        limit,
-    };
     if bytes.is_empty() {
         return Err(PathError::Empty);
     }
-    if bytes.len() > limits::PATH {
-        return Err(too_long("its length in bytes", bytes.len(), limits::PATH));
-    }
+    check_size(bytes)?;
     let path = || escape(bytes).to_string();
     if bytes[0] == b'/' {
         return Err(PathError::Absolute { path: path() });
     }
-    if has_control(bytes) {
-        return Err(PathError::Control { path: path() });
-    }
-    let mut depth = 0;
-    for component in bytes.split(|byte| *byte == b'/') {
-        depth += 1;
-        if matches!(component, b"" | b"." | b"..") {
-            return Err(PathError::Component {
-                path: path(),
-                component: escape(component).to_string(),
-            });
-        }
-        if component.len() > limits::COMPONENT {
-            return Err(too_long("a component", component.len(), limits::COMPONENT));
-        }
-    }
-    if depth > limits::DEPTH {
-        return Err(too_long("its depth", depth, limits::DEPTH));
-    }
+    bytes
+        .split(|byte| *byte == b'/')
+        .try_for_each(|component| check_component(bytes, component))?;
     if bytes.split(|byte| *byte == b'/').next() == Some(RESERVED) {
         return Err(PathError::Reserved { path: path() });
     }
     Ok(())
 }
 
+/// Checks what there is of a path in all.
+fn check_size(path: &[u8]) -> Result<(), PathError> {
+    if path.len() > limits::PATH {
+        return Err(too_long(
+            path,
+            "its length in bytes",
+            path.len(),
+            limits::PATH,
+        ));
+    }
+    let depth = 1 + path.iter().filter(|byte| **byte == b'/').count();
+    if depth > limits::DEPTH {
+        return Err(too_long(path, "its depth", depth, limits::DEPTH));
+    }
+    Ok(())
+}
+
+/// Checks a component of a path.
+fn check_component(path: &[u8], component: &[u8]) -> Result<(), PathError> {
+    if matches!(component, b"" | b"." | b"..") || component.contains(&b'/') {
+        return Err(PathError::Component {
+            path: escape(path).to_string(),
+            component: escape(component).to_string(),
+        });
+    }
+    if has_control(component) {
+        return Err(PathError::Control {
+            path: escape(path).to_string(),
+        });
+    }
+    if component.len() > limits::COMPONENT {
+        return Err(too_long(
+            path,
+            "a component",
+            component.len(),
+            limits::COMPONENT,
+        ));
+    }
+    Ok(())
+}
+
+fn too_long(path: &[u8], what: &'static str, len: usize, limit: usize) -> PathError {
+    PathError::TooLong {
+        path: escape(&path[..path.len().min(80)]).to_string(),
+        what,
+        len,
+        limit,
+    }
+}
+
 /// Tells whether a name holds a control character: C0, DEL or C1, as UTF-8 or as a lone byte.
 fn has_control(bytes: &[u8]) -> bool {
+    if bytes.is_ascii() {
+        return bytes.iter().any(u8::is_ascii_control);
+    }
     bytes.utf8_chunks().any(|chunk| {
         chunk.valid().chars().any(char::is_control)
             || chunk
@@ -223,6 +256,12 @@ impl fmt::Display for RelativePath {
 impl fmt::Debug for RelativePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "“{self}”")
+    }
+}
+
+impl Borrow<[u8]> for RelativePath {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 

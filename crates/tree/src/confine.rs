@@ -15,7 +15,10 @@ use std::{
 
 use patchwire_protocol::path::{RelativePath, escape};
 use rustix::{
-    fs::{self as sys, AtFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps},
+    fs::{
+        self as sys, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom, Timespec,
+        Timestamps,
+    },
     io::{Errno, retry_on_intr},
 };
 
@@ -65,6 +68,19 @@ pub(crate) enum Kind {
     Special,
 }
 
+impl Kind {
+    /// `None` where the system doesn't say.
+    const fn of(kind: FileType) -> Option<Self> {
+        match kind {
+            FileType::RegularFile => Some(Self::File),
+            FileType::Directory => Some(Self::Directory),
+            FileType::Symlink => Some(Self::Symlink),
+            FileType::Unknown => None,
+            _ => Some(Self::Special),
+        }
+    }
+}
+
 /// The status of what stands at a name; of a link, the link's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
@@ -76,28 +92,32 @@ pub(crate) struct Stat {
     pub(crate) changed: Time,
     pub(crate) device: u64,
     pub(crate) inode: u64,
+    /// How many names it has.
+    pub(crate) links: u64,
 }
 
 impl Stat {
     fn of(stat: &sys::Stat) -> Self {
+        let kind = Kind::of(FileType::from_raw_mode(stat.st_mode));
         let time = |seconds, nanos: u64| Time {
             seconds,
             nanos: u32::try_from(nanos).unwrap_or(0),
         };
         Self {
-            kind: match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => Kind::File,
-                FileType::Directory => Kind::Directory,
-                FileType::Symlink => Kind::Symlink,
-                _ => Kind::Special,
-            },
+            kind: kind.unwrap_or(Kind::Special),
             mode: stat.st_mode & 0o7777,
             len: u64::try_from(stat.st_size).unwrap_or(0),
             modified: time(stat.st_mtime, stat.st_mtime_nsec),
             changed: time(stat.st_ctime, stat.st_ctime_nsec),
             device: stat.st_dev,
             inode: stat.st_ino,
+            links: stat.st_nlink.into(),
         }
+    }
+
+    /// The status of what a path that its operator gave leads to, following links.
+    pub(crate) fn of_path(path: &Path) -> io::Result<Self> {
+        Ok(Self::of(&retry_on_intr(|| sys::stat(path))?))
     }
 
     /// The status of an open file.
@@ -114,6 +134,19 @@ const OPEN_DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
+
+/// The file systems that nobody else writes to, by `f_type` (see `man 2 statfs`): ext2 to ext4, XFS,
+/// Btrfs, tmpfs, F2FS, ZFS, bcachefs, overlayfs.
+const LOCAL: [u32; 8] = [
+    0xef53,
+    0x5846_5342,
+    0x9123_683e,
+    0x0102_1994,
+    0xf2f5_2010,
+    0x2fc1_2fc1,
+    0xca45_1a4e,
+    0x794c_7630,
+];
 
 impl Dir {
     /// Opens a directory by a path that its operator gave, following links.
@@ -200,6 +233,15 @@ impl Dir {
 
     pub(crate) fn own_stat(&self) -> io::Result<Stat> {
         Stat::of_file(&self.0)
+    }
+
+    /// Tells whether the directory is on a file system that only this system writes to, and so tells of
+    /// all that happens.
+    pub(crate) fn is_local(&self) -> bool {
+        sys::fstatfs(&self.0).is_ok_and(|file_system| {
+            let magic = u32::try_from(file_system.f_type);
+            magic.is_ok_and(|magic| LOCAL.contains(&magic))
+        })
     }
 
     pub(crate) fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
@@ -344,6 +386,25 @@ impl Dir {
             }
         }
         Ok(names)
+    }
+
+    /// Calls `each` with what [`Self::list`] gives, and with what stands there where the system says
+    /// it along with the name. For one caller at a time: the descriptor's own position is moved.
+    pub(crate) fn each_name(
+        &self,
+        buffer: &mut Vec<u8>,
+        mut each: impl FnMut(&[u8], Option<Kind>),
+    ) -> io::Result<()> {
+        sys::seek(&self.0, SeekFrom::Start(0))?;
+        let mut entries = RawDir::new(&self.0, buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                each(name, Kind::of(entry.file_type()));
+            }
+        }
+        Ok(())
     }
 
     /// Makes what was done to names in this directory last.

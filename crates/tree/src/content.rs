@@ -13,7 +13,7 @@ const ATTEMPTS: usize = 5;
 ///
 /// `open` is called for each attempt: a file is usually changed by putting another in its place.
 pub(crate) fn stable_digest(
-    open: impl Fn() -> io::Result<File>,
+    mut open: impl FnMut() -> io::Result<File>,
 ) -> io::Result<Option<(Stat, Digest)>> {
     for _ in 0..ATTEMPTS {
         let file = open()?;

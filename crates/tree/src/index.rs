@@ -1,10 +1,10 @@
 //! The stat cache: digests of files that haven't changed since they were read.
 
-use std::{collections::HashMap, fs, io, path::Path};
+use std::{cmp::Ordering, collections::BTreeMap, fs, io, path::Path};
 
 use patchwire_delta::Digest;
 use patchwire_protocol::{
-    codec::{self, Decode, Encode},
+    manifest::{Manifest, ManifestEntry},
     path::RelativePath,
 };
 
@@ -14,7 +14,7 @@ use crate::{
     time::Time,
 };
 
-const MAGIC: Magic = *b"pw-stat\x01";
+const MAGIC: Magic = *b"pw-stat\x02";
 
 /// How far a file's times must lie before the moment it was looked at for its digest to be kept.
 ///
@@ -28,21 +28,36 @@ const MAX_FILE: u64 = 1 << 30;
 /// Remembers for each path what its file looked like (size, mtime, ctime, inode) when its digest
 /// was computed.
 ///
-/// A cache is only ever a saving: an unreadable, damaged or foreign one is an empty one.
+/// A cache is only ever a saving: an unreadable, damaged or foreign one is an empty one. It takes 76
+/// bytes per file and those of its path, on the disk and in memory.
 #[derive(Clone, Debug, Default)]
 pub struct StatCache {
-    known: HashMap<RelativePath, Known>,
+    known: Sorted,
+    /// What was learnt since `known` was made: what a file looks like, or that it isn't known.
+    learnt: BTreeMap<RelativePath, Option<Known>>,
     changed: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[bincode(crate = "codec::bincode")]
+/// Files sorted by path, as they lie in the cache's file.
+///
+/// A row is, little-endian: where its path ends in `paths` (`u32`), length and inode (`u64` each),
+/// mtime and ctime (seconds `i64`, nanoseconds `u32`, each), and 32 bytes of digest.
+#[derive(Clone, Debug, Default)]
+struct Sorted {
+    rows: Vec<u8>,
+    /// All paths, one after the other.
+    paths: Vec<u8>,
+}
+
+const ROW: usize = 4 + 8 + 8 + 12 + 12 + Digest::LEN;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Known {
     len: u64,
+    inode: u64,
     modified: Time,
     changed: Time,
-    inode: u64,
-    digest: [u8; Digest::LEN],
+    digest: Digest,
 }
 
 impl StatCache {
@@ -75,32 +90,30 @@ impl StatCache {
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
-        let known: Vec<(RelativePath, Known)> = sealed::unseal(MAGIC, bytes).unwrap_or_default();
+        let (rows, paths) = sealed::unseal(MAGIC, bytes).unwrap_or_default();
         Self {
-            known: known.into_iter().collect(),
-            changed: false,
+            known: Sorted { rows, paths },
+            ..Self::default()
         }
     }
 
     /// Tells whether anything is remembered or forgotten since the last time this was asked.
-    pub(crate) const fn take_changed(&mut self) -> bool {
+    pub const fn take_changed(&mut self) -> bool {
         std::mem::replace(&mut self.changed, false)
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let mut known: Vec<_> = self.known.iter().collect();
-        known.sort_unstable_by_key(|(path, _)| *path);
-        sealed::seal(MAGIC, &known)
+        let seal = |known: &Sorted| sealed::seal(MAGIC, &(&known.rows, &known.paths));
+        match self.learnt.is_empty() {
+            true => seal(&self.known),
+            false => seal(&self.merged(|_| true)),
+        }
     }
 
-    /// The digest of the file at `path`, if it looks as it did when that was computed.
+    /// The digest of the file at `path`, if it looks as it did when that was computed. Logarithmic in
+    /// the number of files.
     pub(crate) fn digest(&self, path: &RelativePath, stat: &Stat) -> Option<Digest> {
-        let known = self.known.get(path)?;
-        let same = known.len == stat.len
-            && known.modified == stat.modified
-            && known.changed == stat.changed
-            && known.inode == stat.inode;
-        same.then(|| Digest::from_bytes(known.digest))
+        Lookup::new(self).digest(path.as_bytes(), stat)
     }
 
     /// Remembers a digest that was computed at or after `looked`, unless the file is too new for
@@ -112,43 +125,218 @@ impl StatCache {
         digest: Digest,
         looked: Time,
     ) {
-        let trusted = looked.plus_seconds(-RACY_SECONDS);
-        if stat.modified >= trusted || stat.changed >= trusted {
-            self.forget(path);
-            return;
+        if !is_settled(stat, looked) {
+            return self.forget(path);
         }
         let known = Known {
             len: stat.len,
+            inode: stat.inode,
             modified: stat.modified,
             changed: stat.changed,
-            inode: stat.inode,
-            digest: *digest.as_bytes(),
+            digest,
         };
-        self.changed |= self.known.insert(path.clone(), known) != Some(known);
+        if self.find(path) != Some(known) {
+            self.learnt.insert(path.clone(), Some(known));
+            self.changed = true;
+        }
     }
 
     pub(crate) fn forget(&mut self, path: &RelativePath) {
-        self.changed |= self.known.remove(path).is_some();
+        if self.find(path).is_some() {
+            self.learnt.insert(path.clone(), None);
+            self.changed = true;
+        }
     }
 
-    /// Forgets every path for which `keep` is false.
-    pub(crate) fn retain(&mut self, keep: impl Fn(&RelativePath) -> bool) {
-        let before = self.known.len();
-        self.known.retain(|path, _| keep(path));
+    /// Forgets every path that isn't in `manifest`. Linear in both.
+    pub(crate) fn retain(&mut self, manifest: &Manifest) {
+        let mut rest = manifest.entries().iter();
+        let mut is_there =
+            |path: &[u8]| rest.any(|ManifestEntry { path: there, .. }| there.as_bytes() == path);
+        if self.learnt.is_empty() && self.known.iter().all(|(path, _)| is_there(path)) {
+            return;
+        }
+        let mut rest = manifest.entries();
+        let before = self.len();
+        self.known = self.merged(|path| {
+            let ahead = rest.partition_point(|entry| entry.path.as_bytes() < path);
+            rest = &rest[ahead..];
+            rest.first()
+                .is_some_and(|entry| entry.path.as_bytes() == path)
+        });
+        self.learnt.clear();
         self.changed |= self.known.len() != before;
+    }
+
+    /// How many paths were learnt of since all were sorted last.
+    pub(crate) fn unsorted(&self) -> usize {
+        self.learnt.len()
     }
 
     /// The number of files remembered.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.known.len()
+        match self.learnt.is_empty() {
+            true => self.known.len(),
+            false => self.merged(|_| true).len(),
+        }
     }
 
     /// Tells whether nothing is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.len() == 0
     }
+
+    fn find(&self, path: &RelativePath) -> Option<Known> {
+        Lookup::new(self).find(path.as_bytes())
+    }
+
+    /// What is known by now of the paths that `keep`, which is asked in their order, is true for.
+    fn merged(&self, mut keep: impl FnMut(&[u8]) -> bool) -> Sorted {
+        let mut merged = Sorted::default();
+        merged.rows.reserve(self.known.rows.len());
+        merged.paths.reserve(self.known.paths.len());
+        let mut add = |path: &[u8], known: &Known| {
+            if keep(path) {
+                merged.push(path, known);
+            }
+        };
+        let mut learnt = self.learnt.iter().peekable();
+        for (path, known) in self.known.iter() {
+            while let Some((new, known)) = learnt.next_if(|(new, _)| new.as_bytes() < path) {
+                known.iter().for_each(|known| add(new.as_bytes(), known));
+            }
+            match learnt.next_if(|(new, _)| new.as_bytes() == path) {
+                Some((_, known)) => known.iter().for_each(|known| add(path, known)),
+                None => add(path, &known),
+            }
+        }
+        for (new, known) in learnt {
+            known.iter().for_each(|known| add(new.as_bytes(), known));
+        }
+        merged
+    }
+}
+
+/// Looks files up, fastest in the order of their paths.
+#[derive(Debug)]
+pub(crate) struct Lookup<'a> {
+    cache: &'a StatCache,
+    /// The row after the one that was found last.
+    next: usize,
+}
+
+impl<'a> Lookup<'a> {
+    pub(crate) const fn new(cache: &'a StatCache) -> Self {
+        Self { cache, next: 0 }
+    }
+
+    /// The digest of the file at `path`, if it looks as it did when that was computed.
+    pub(crate) fn digest(&mut self, path: &[u8], stat: &Stat) -> Option<Digest> {
+        let known = self.find(path)?;
+        let same = known.len == stat.len
+            && known.modified == stat.modified
+            && known.changed == stat.changed
+            && known.inode == stat.inode;
+        same.then_some(known.digest)
+    }
+
+    fn find(&mut self, path: &[u8]) -> Option<Known> {
+        if let Some(learnt) = self.cache.learnt.get(path) {
+            return *learnt;
+        }
+        let known = &self.cache.known;
+        let mut at = self.next;
+        if known.path(at) != path {
+            let (mut start, mut end) = (0, known.len());
+            while start < end {
+                at = start.midpoint(end);
+                match known.path(at).cmp(path) {
+                    Ordering::Less => start = at + 1,
+                    Ordering::Equal => break,
+                    Ordering::Greater => end = at,
+                }
+            }
+            if start == end {
+                return None;
+            }
+        }
+        self.next = at + 1;
+        known.row(at)
+    }
+}
+
+impl Sorted {
+    fn len(&self) -> usize {
+        self.rows.len() / ROW
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[u8], Known)> {
+        (0..self.len()).filter_map(|at| Some((self.path(at), self.row(at)?)))
+    }
+
+    /// The path of a row; empty, as no path is, if there is no such row.
+    fn path(&self, at: usize) -> &[u8] {
+        let end = |at: usize| {
+            let end = *self.rows.get(at * ROW..)?.first_chunk()?;
+            Some(u32::from_le_bytes(end) as usize)
+        };
+        let start = at.checked_sub(1).map_or(Some(0), end);
+        let range = start.zip(end(at)).map(|(start, end)| start..end);
+        range
+            .and_then(|range| self.paths.get(range))
+            .unwrap_or_default()
+    }
+
+    fn row(&self, at: usize) -> Option<Known> {
+        let mut rest = self.rows.get(at * ROW + 4..(at + 1) * ROW)?;
+        let len = u64::from_le_bytes(take(&mut rest)?);
+        let inode = u64::from_le_bytes(take(&mut rest)?);
+        let mut time = || {
+            Some(Time {
+                seconds: i64::from_le_bytes(take(&mut rest)?),
+                nanos: u32::from_le_bytes(take(&mut rest)?),
+            })
+        };
+        Some(Known {
+            len,
+            inode,
+            modified: time()?,
+            changed: time()?,
+            digest: Digest::from_bytes(take(&mut rest)?),
+        })
+    }
+
+    /// Adds the last row.
+    fn push(&mut self, path: &[u8], known: &Known) {
+        self.paths.extend_from_slice(path);
+        // More paths than a tree may hold: what is not remembered is read again.
+        let Ok(end) = u32::try_from(self.paths.len()) else {
+            self.paths.truncate(self.paths.len() - path.len());
+            return;
+        };
+        self.rows.extend(end.to_le_bytes());
+        self.rows.extend(known.len.to_le_bytes());
+        self.rows.extend(known.inode.to_le_bytes());
+        for time in [known.modified, known.changed] {
+            self.rows.extend(time.seconds.to_le_bytes());
+            self.rows.extend(time.nanos.to_le_bytes());
+        }
+        self.rows.extend(known.digest.as_bytes());
+    }
+}
+
+/// Tells whether a file that was looked at then is old enough for its times to tell a later change.
+pub(crate) fn is_settled(stat: &Stat, looked: Time) -> bool {
+    let trusted = looked.plus_seconds(-RACY_SECONDS);
+    stat.modified < trusted && stat.changed < trusted
+}
+
+fn take<const LEN: usize>(bytes: &mut &[u8]) -> Option<[u8; LEN]> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*taken)
 }
 
 #[cfg(test)]
@@ -171,6 +359,7 @@ mod tests {
             changed: time(changed),
             device: 1,
             inode: 7,
+            links: 1,
         }
     }
 
@@ -213,10 +402,61 @@ mod tests {
         cache.save(&file).unwrap();
         let loaded = StatCache::load(&file);
         assert_eq!(loaded.digest(&path, &stat(1, 1)), Some(Digest::of(b"abc")));
+        assert_eq!(loaded.len(), 1);
         let mut bytes = fs::read(&file).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&file, bytes).unwrap();
         assert!(StatCache::load(&file).is_empty());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_learnt_is_merged_in_order() {
+        let path = |name: &str| RelativePath::try_from(name).unwrap();
+        let digest = |name: &str| Digest::of(name.as_bytes());
+        let mut cache = StatCache::default();
+        let record = |cache: &mut StatCache, names: &[&str]| {
+            for name in names {
+                cache.record(&path(name), &stat(1, 1), digest(name), NOW);
+            }
+        };
+        record(&mut cache, &["d", "b", "a-b", "a/c", "f"]);
+        let mut cache = StatCache::from_bytes(&cache.to_bytes());
+        assert!(!cache.take_changed());
+        record(&mut cache, &["a", "g", "b", "c"]);
+        cache.forget(&path("d"));
+        cache.forget(&path("never there"));
+        assert_eq!(cache.unsorted(), 4, "what was known isn't learnt");
+        assert!(cache.take_changed());
+        let there = ["a", "a-b", "a/c", "b", "c", "f", "g"];
+        for cache in [cache.clone(), StatCache::from_bytes(&cache.to_bytes())] {
+            assert_eq!(cache.len(), there.len());
+            let mut lookup = Lookup::new(&cache);
+            for name in there.iter().chain(there.iter().rev()) {
+                let found = lookup.digest(name.as_bytes(), &stat(1, 1));
+                assert_eq!(found, Some(digest(name)), "{name}");
+            }
+            for name in ["", "d", "a/b", "z"] {
+                assert_eq!(lookup.digest(name.as_bytes(), &stat(1, 1)), None, "{name}");
+            }
+        }
+        let manifest = |names: &[&str]| {
+            let entry = |name: &&str| ManifestEntry {
+                path: path(name),
+                entry: patchwire_protocol::manifest::Entry::File {
+                    mode: patchwire_protocol::manifest::Mode::from_bits(0o644),
+                    len: 3,
+                    digest: digest(name),
+                },
+            };
+            Manifest::from_unsorted(names.iter().map(entry).collect()).unwrap()
+        };
+        cache.retain(&manifest(&["a-b", "b", "c", "e", "f", "g"]));
+        assert_eq!((cache.len(), cache.unsorted()), (5, 0));
+        assert!(cache.take_changed());
+        cache.retain(&manifest(&["a-b", "b", "c", "f", "g", "h"]));
+        assert!(!cache.take_changed(), "nothing was forgotten");
+        assert_eq!(cache.digest(&path("c"), &stat(1, 1)), Some(digest("c")));
+        assert_eq!(cache.digest(&path("a"), &stat(1, 1)), None);
     }
 }

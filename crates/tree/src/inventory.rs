@@ -53,7 +53,7 @@ impl Store {
         };
         let known = self.record.as_ref().map(|record| &record.manifest);
         let known = known.unwrap_or(&inventory.manifest);
-        self.index.retain(|path| known.get(path).is_some());
+        self.index.retain(known);
         self.save_index();
         Ok(inventory)
     }

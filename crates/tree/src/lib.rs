@@ -75,6 +75,9 @@ pub use inventory::Inventory;
 pub use journal::CommitRecord;
 pub use plan::{Counts, DELTA_MIN, Draft, Plan, plan};
 pub use rules::{PatternError, RepositoryError, RulesError, global_excludes_file, is_git_at_work};
-pub use scan::{Scan, ScanError, ScanOptions, ScanProgress, SymlinkPolicy, open_file, scan};
+pub use scan::{
+    LiveTree, ModePolicy, Scan, ScanError, ScanOptions, ScanProgress, SymlinkPolicy, open_file,
+    scan,
+};
 pub use stage::{StageError, Staged};
 pub use store::{Recovery, Store, StoreError};

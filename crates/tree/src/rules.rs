@@ -1,11 +1,13 @@
 //! What of a directory belongs to the tree: git's ignore rules, git's index, and our own patterns.
 
 use std::{
+    borrow::Cow,
     ffi::OsStr,
     fs,
     io::{self, Read},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use ignore::{
@@ -14,7 +16,11 @@ use ignore::{
 };
 use patchwire_protocol::path::{RESERVED, escape};
 
-use crate::confine::{Context, Dir, PathError, no_such_place};
+use crate::{
+    confine::{Context, Dir, Kind, PathError, Stat, no_such_place},
+    index::is_settled,
+    time::Time,
+};
 
 mod repository;
 
@@ -59,9 +65,16 @@ pub(crate) struct Rules {
     ignore: Gitignore,
     /// `info/exclude` and git's global excludes, strongest first.
     outermost: Vec<Gitignore>,
-    /// The ignore files of the directories being visited, and of those above the root.
-    layers: Vec<Layer>,
+    /// The ignore files of the directories above the root.
+    above: Scope,
+    /// What lies outside the root and says what the rules are, as it was before it was read.
+    sources: Vec<(PathBuf, Option<Stat>)>,
+    read: Time,
 }
+
+/// The ignore files that hold in a directory: its own and those of the directories above it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scope(Option<Arc<Layer>>);
 
 /// The ignore files of one directory.
 #[derive(Debug)]
@@ -70,7 +83,21 @@ struct Layer {
     base: usize,
     git: Gitignore,
     own: Gitignore,
+    above: Scope,
 }
+
+impl Scope {
+    /// The innermost first.
+    fn layers(&self) -> impl Iterator<Item = &Layer> {
+        std::iter::successors(self.0.as_deref(), |layer| layer.above.0.as_deref())
+    }
+}
+
+/// The names of the files that hold the rules of a directory.
+pub(crate) const IGNORE_FILES: [&[u8]; 2] = [GIT_IGNORE, OWN_IGNORE];
+
+const GIT_IGNORE: &[u8] = b".gitignore";
+const OWN_IGNORE: &[u8] = b".patchwireignore";
 
 /// How a directory, and so what it holds, came to be visited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,9 +128,33 @@ impl Rules {
                 .collect(),
             ignore: compile(ignore.iter().map(String::as_str))?,
             outermost: Vec::new(),
-            layers: Vec::new(),
+            above: Scope::default(),
+            sources: Vec::new(),
+            read: Time::now(),
         };
-        if let Some(repository) = &repository {
+        let repository = repository.as_ref();
+        let mut sources: Vec<PathBuf> = excludes_file.map(Path::to_owned).into_iter().collect();
+        sources.extend(repository.into_iter().flat_map(Repository::sources));
+        let real = fs::canonicalize(root).unwrap_or_default();
+        let top = repository.map(|repository| &*repository.top);
+        for above in real.ancestors() {
+            sources.push(above.join(".git"));
+            if above != real && top.is_some() {
+                let names = IGNORE_FILES.map(|name| above.join(OsStr::from_bytes(name)));
+                sources.extend(names);
+            }
+            if Some(above) == top {
+                break;
+            }
+        }
+        rules.sources = sources
+            .into_iter()
+            .map(|path| {
+                let status = status(&path);
+                (path, status)
+            })
+            .collect();
+        if let Some(repository) = repository {
             rules.prefix = repository.prefix.clone();
             rules.tracked = repository.tracked()?;
             rules.push_outermost(&repository.exclude_file())?;
@@ -129,83 +180,74 @@ impl Rules {
         let mut at = repository.top.clone();
         let mut base = 0;
         for component in self.prefix.clone().split_inclusive(|byte| *byte == b'/') {
-            let dir = Dir::open_root(&at).context("open", at.as_os_str().as_bytes())?;
-            self.push_layer(&dir, at.as_os_str().as_bytes(), base)?;
+            let name = at.as_os_str().as_bytes();
+            let dir = Dir::open_root(&at).context("open", name)?;
+            self.above = Layer::read(&dir, name, base, &self.above)?;
             base += component.len();
             at.push(OsStr::from_bytes(component));
         }
         Ok(())
     }
 
-    /// Reads the ignore files of the directory `path` (empty for the root) before its entries are
-    /// judged. Every call is followed by a [`Self::leave`].
-    pub(crate) fn enter(&mut self, path: &[u8], dir: &Dir) -> Result<(), PathError> {
+    /// Tells whether what lies outside the root and says what the rules are is what it was, for sure.
+    pub(crate) fn are_current(&self) -> bool {
+        self.sources.iter().all(|(path, before)| {
+            let is_old = before.is_none_or(|before| is_settled(&before, self.read));
+            is_old && status(path) == *before
+        })
+    }
+
+    /// What holds above the root.
+    pub(crate) const fn above(&self) -> &Scope {
+        &self.above
+    }
+
+    /// Reads the ignore files of the directory `path` (empty for the root), which has one at least.
+    pub(crate) fn enter(&self, above: &Scope, path: &[u8], dir: &Dir) -> Result<Scope, PathError> {
         let slash = usize::from(!path.is_empty());
-        self.push_layer(dir, path, self.prefix.len() + path.len() + slash)
+        Layer::read(dir, path, self.prefix.len() + path.len() + slash, above)
     }
 
-    pub(crate) fn leave(&mut self) {
-        self.layers.pop();
-    }
-
-    fn push_layer(&mut self, dir: &Dir, at: &[u8], base: usize) -> Result<(), PathError> {
-        let read = |name: &'static str| {
-            let text = dir.open_file(name.as_bytes()).and_then(read_text);
-            let path = Path::new(OsStr::from_bytes(at)).join(name);
-            let text = absent_is_none(text).context("read", path.as_os_str().as_bytes())?;
-            Ok::<_, PathError>(match text {
-                Some(text) => compile_file(&text),
-                None => Gitignore::empty(),
-            })
-        };
-        let layer = Layer {
-            base,
-            git: read(".gitignore")?,
-            own: read(".patchwireignore")?,
-        };
-        self.layers.push(layer);
-        Ok(())
-    }
-
-    /// Judges an entry of the directory entered last: how to visit it, or `None` if it doesn't
+    /// Judges an entry of a directory in which `scope` holds: how to visit it, or `None` if it doesn't
     /// belong to the tree. For what isn't a directory, any way to visit means that it belongs.
-    pub(crate) fn judge(&self, path: &[u8], is_dir: bool, within: Visit) -> Option<Visit> {
-        let full = [&self.prefix[..], path].concat();
-        let as_path = |bytes| Path::new(OsStr::from_bytes(bytes));
-        if self.ignore.matched(as_path(path), is_dir).is_ignore()
-            || self.layered(&full, is_dir, |layer| &layer.own) == Some(true)
+    pub(crate) fn judge(
+        &self,
+        scope: &Scope,
+        path: &[u8],
+        is_dir: bool,
+        within: Visit,
+    ) -> Option<Visit> {
+        let full: Cow<'_, [u8]> = match &self.prefix[..] {
+            b"" => path.into(),
+            prefix => [prefix, path].concat().into(),
+        };
+        let own = |layer: &Layer| verdict(&layer.own, &full[layer.base..], is_dir);
+        if verdict(&self.ignore, path, is_dir) == Some(true)
+            || scope.layers().find_map(own) == Some(true)
         {
             return None;
         }
-        if within == Visit::Included || self.include.matched(as_path(path), is_dir).is_ignore() {
+        if within == Visit::Included || verdict(&self.include, path, is_dir) == Some(true) {
             return Some(Visit::Included);
         }
-        if within == Visit::Normal && !self.is_git_ignored(&full, is_dir) {
+        if within == Visit::Normal && !self.is_git_ignored(scope, &full, is_dir) {
             return Some(Visit::Normal);
         }
-        if self.tracked.contains(path) {
+        if self.tracked.contains(&full) {
             return Some(Visit::Normal);
         }
-        let selected = is_dir && (self.tracked.has_inside(path) || self.may_include_inside(path));
+        let selected = is_dir && (self.tracked.has_inside(&full) || self.may_include_inside(path));
         selected.then_some(Visit::Selected)
     }
 
-    fn is_git_ignored(&self, full: &[u8], is_dir: bool) -> bool {
-        let layered = self.layered(full, is_dir, |layer| &layer.git);
-        let outer = || {
-            self.outermost
-                .iter()
-                .find_map(|rules| verdict(rules, full, is_dir))
-        };
-        layered.or_else(outer).unwrap_or(false)
-    }
-
-    /// What the innermost directory with an opinion says: ignored, or not.
-    fn layered(&self, full: &[u8], is_dir: bool, file: fn(&Layer) -> &Gitignore) -> Option<bool> {
-        let layers = self.layers.iter().rev();
-        layers
-            .filter(|layer| !file(layer).is_empty())
-            .find_map(|layer| verdict(file(layer), &full[layer.base..], is_dir))
+    /// What the innermost file with an opinion says.
+    fn is_git_ignored(&self, scope: &Scope, full: &[u8], is_dir: bool) -> bool {
+        let inner = |layer: &Layer| verdict(&layer.git, &full[layer.base..], is_dir);
+        let outer = |rules: &Gitignore| verdict(rules, full, is_dir);
+        let layered = scope.layers().find_map(inner);
+        layered
+            .or_else(|| self.outermost.iter().find_map(outer))
+            .unwrap_or(false)
     }
 
     fn may_include_inside(&self, dir: &[u8]) -> bool {
@@ -220,12 +262,56 @@ impl Rules {
     }
 }
 
+/// The status of something that rules are in; of a directory only which one it is, as git changes what
+/// is in its own all the time.
+fn status(path: &Path) -> Option<Stat> {
+    let stat = Stat::of_path(path).ok()?;
+    Some(match stat.kind {
+        Kind::Directory => Stat {
+            mode: 0,
+            len: 0,
+            modified: Time::default(),
+            changed: Time::default(),
+            links: 0,
+            ..stat
+        },
+        Kind::File | Kind::Symlink | Kind::Special => stat,
+    })
+}
+
+impl Layer {
+    fn read(dir: &Dir, at: &[u8], base: usize, above: &Scope) -> Result<Scope, PathError> {
+        let read = |name: &[u8]| {
+            let text = dir.open_file(name).and_then(read_text);
+            let path = Path::new(OsStr::from_bytes(at)).join(OsStr::from_bytes(name));
+            let text = absent_is_none(text).context("read", path.as_os_str().as_bytes())?;
+            Ok::<_, PathError>(match text {
+                Some(text) => compile_file(&text),
+                None => Gitignore::empty(),
+            })
+        };
+        let (git, own) = (read(GIT_IGNORE)?, read(OWN_IGNORE)?);
+        if git.is_empty() && own.is_empty() {
+            return Ok(above.clone());
+        }
+        Ok(Scope(Some(Arc::new(Self {
+            base,
+            git,
+            own,
+            above: above.clone(),
+        }))))
+    }
+}
+
 /// Tells whether a name never belongs to a tree, whatever the rules say.
 pub(crate) fn is_never_pushed(dir: &[u8], name: &[u8]) -> bool {
     name == b".git" || (dir.is_empty() && name == RESERVED)
 }
 
 fn verdict(rules: &Gitignore, path: &[u8], is_dir: bool) -> Option<bool> {
+    if rules.is_empty() {
+        return None;
+    }
     match rules.matched(Path::new(OsStr::from_bytes(path)), is_dir) {
         Match::None => None,
         Match::Ignore(_) => Some(true),

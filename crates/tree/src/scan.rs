@@ -1,35 +1,39 @@
 //! The developer's side: what a directory holds that is to be pushed.
 
 use std::{
-    ffi::OsStr,
+    collections::BTreeSet,
     fs::File,
-    io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    thread,
+    sync::Arc,
 };
 
 use patchwire_delta::Digest;
 use patchwire_protocol::{
     limits,
-    manifest::{Entry, LinkTarget, LinkTargetError, Manifest, ManifestEntry, ManifestError, Mode},
+    manifest::{Entry, LinkTarget, LinkTargetError, Manifest, ManifestError, Mode},
     path::{self, RelativePath},
 };
 
 use crate::{
-    confine::{Context, Dir, Kind, PathError, Stat, no_such_place},
-    content,
-    index::StatCache,
-    rules::{self, Rules, RulesError, Visit},
+    confine::{Context, Dir, PathError, Stat},
+    index::{StatCache, is_settled},
+    rules::{self, Rules, RulesError},
     time::Time,
 };
+
+mod collisions;
+mod read;
+mod walk;
+
+use read::Read;
+use walk::{Nodes, Walk};
 
 /// How often a scan that a change cut short is begun again.
 const ATTEMPTS: usize = 5;
 
-/// How much of what is ignored is listed.
-const IGNORED: usize = 1 << 16;
+/// How many paths a stat cache may learn of before a live tree has it sorted.
+const UNSORTED: usize = 4096;
 
 /// What to push, beyond what git's rules say.
 #[derive(Clone, Debug)]
@@ -40,6 +44,8 @@ pub struct ScanOptions {
     pub ignore: Vec<String>,
     /// Which symbolic links may be pushed.
     pub symlinks: SymlinkPolicy,
+    /// What is pushed of permissions.
+    pub modes: ModePolicy,
     /// The user's own excludes. Default: where git looks for them, by its global configuration.
     pub excludes_file: Option<PathBuf>,
 }
@@ -50,6 +56,7 @@ impl Default for ScanOptions {
             include: Vec::new(),
             ignore: Vec::new(),
             symlinks: SymlinkPolicy::default(),
+            modes: ModePolicy::default(),
             excludes_file: rules::global_excludes_file(),
         }
     }
@@ -65,6 +72,38 @@ pub enum SymlinkPolicy {
     Any,
 }
 
+/// What is pushed of the permissions of files and directories.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ModePolicy {
+    /// All permission bits.
+    #[default]
+    All,
+    /// Whether the owner may execute a file: 0755 if so, and 0644 if not. 0755 for directories.
+    Executable,
+}
+
+impl ModePolicy {
+    fn file(self, stat: &Stat, digest: Digest) -> Entry {
+        let mode = match self {
+            Self::All => stat.mode,
+            Self::Executable if stat.mode & 0o100 != 0 => 0o755,
+            Self::Executable => 0o644,
+        };
+        Entry::File {
+            mode: Mode::from_bits(mode),
+            len: stat.len,
+            digest,
+        }
+    }
+
+    const fn directory(self, stat: &Stat) -> Mode {
+        Mode::from_bits(match self {
+            Self::All => stat.mode,
+            Self::Executable => 0o755,
+        })
+    }
+}
+
 /// A directory as it was seen.
 #[derive(Clone, Debug)]
 pub struct Scan {
@@ -75,6 +114,9 @@ pub struct Scan {
     /// What the rules leave out of the directories that were looked into, at most 65 536 entries,
     /// and nothing of what those hold. Names that can't be pushed are left out.
     pub ignored: Vec<RelativePath>,
+    /// Pairs of names in one directory that are one and the same on a disk that doesn't tell upper from
+    /// lower case, or that keeps Unicode in a normal form. Both are pushed as they are.
+    pub collisions: Vec<(RelativePath, RelativePath)>,
     /// How many files were read because the cache didn't know them.
     pub files_read: u64,
     /// The directories that were looked into, relative to the root, which is the first and empty;
@@ -108,6 +150,12 @@ pub enum ScanError {
     /// Something can't be read.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// Several things can't be read: a handful of them.
+    #[error("cannot read {} paths or more: {}", errors.len(), reasons(errors))]
+    Unreadable {
+        /// What, and why not; sorted by path.
+        errors: Vec<PathError>,
+    },
     /// A name can't be pushed.
     #[error(transparent)]
     Name(#[from] path::PathError),
@@ -150,6 +198,35 @@ pub enum ScanError {
     Manifest(#[from] ManifestError),
 }
 
+impl ScanError {
+    /// Of all that went wrong, what is to be told.
+    fn of_all(mut errors: Vec<(Arc<[u8]>, Self)>) -> Option<Self> {
+        errors.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let is_path = |(_, error): &(_, Self)| matches!(error, Self::Path(_));
+        if errors.len() > 1 && errors.iter().all(is_path) {
+            let path = |(_, error)| match error {
+                Self::Path(error) => Some(error),
+                _ => None,
+            };
+            let errors = errors.into_iter().filter_map(path).collect();
+            return Some(Self::Unreadable { errors });
+        }
+        errors.into_iter().next().map(|(_, error)| error)
+    }
+
+    fn of_unreadable(mut errors: Vec<PathError>) -> Self {
+        match errors.len() {
+            1 => Self::Path(errors.remove(0)),
+            _ => Self::Unreadable { errors },
+        }
+    }
+}
+
+fn reasons(errors: &[PathError]) -> String {
+    let reason = |error: &PathError| format!("“{}” ({})", error.path, error.source);
+    errors.iter().map(reason).collect::<Vec<_>>().join(", ")
+}
+
 /// Finds what is to be pushed below `root`: what `git ls-files -co --exclude-standard` lists there
 /// and is there, with [`ScanOptions::include`], without [`ScanOptions::ignore`] and what
 /// `.patchwireignore` files say. Empty directories that nothing ignores are part of the tree.
@@ -157,8 +234,9 @@ pub enum ScanError {
 /// Nested repositories and submodules are plain directories. A root that its repository ignores is
 /// scanned all the same: it was asked for. Outside a repository the same ignore files hold.
 ///
-/// Only files that `cache` doesn't know are read, on all processors; `progress` is called from
-/// several threads.
+/// Directories are listed, and files that `cache` doesn't know are read, on all processors;
+/// `progress` is called from several threads. Takes about 300 bytes of memory per entry and three
+/// times those of its path, with the cache and the manifest.
 ///
 /// # Errors
 ///
@@ -169,50 +247,212 @@ pub fn scan(
     cache: &mut StatCache,
     progress: &(dyn Fn(ScanProgress) + Sync),
 ) -> Result<Scan, ScanError> {
-    let name = root.as_os_str().as_bytes();
-    let dir = Dir::open_root(root)
-        .context("open", name)
-        .map_err(ScanError::Root)?;
-    let mut changed = None;
-    for _ in 0..ATTEMPTS {
-        let started = Time::now();
-        let mut walk = Walk {
-            rules: Rules::new(
-                root,
-                &options.include,
-                &options.ignore,
-                options.excludes_file.as_deref(),
-            )?,
-            symlinks: options.symlinks,
-            progress,
-            found: Vec::new(),
-            path_bytes: 0,
-            skipped: Vec::new(),
-            ignored: Vec::new(),
-            directories: Vec::new(),
-        };
-        walk.directory(&dir, &[], Visit::Normal)?;
-        match read_unknown(&dir, walk.found, cache, started, progress)? {
-            Outcome::Complete {
-                entries,
-                files_read,
-            } => {
-                let manifest = Manifest::from_unsorted(entries)?;
-                cache.retain(|path| manifest.get(path).is_some());
-                return Ok(Scan {
-                    manifest,
-                    skipped: walk.skipped,
-                    ignored: walk.ignored,
-                    files_read,
-                    directories: walk.directories,
-                });
-            }
-            Outcome::Changed(path) => changed = Some(path),
+    LiveTree::new(root, options).scan(cache, None, progress)
+}
+
+/// A root that is scanned again and again, by somebody who hears of what happens in it.
+#[derive(Debug)]
+pub struct LiveTree {
+    root: PathBuf,
+    options: ScanOptions,
+    warm: Option<Warm>,
+}
+
+/// What the last scan found.
+#[derive(Debug)]
+struct Warm {
+    dir: Arc<Dir>,
+    identity: (u64, u64),
+    rules: Rules,
+    nodes: Nodes,
+    started: Time,
+}
+
+impl LiveTree {
+    /// A root that was never scanned.
+    #[must_use]
+    pub fn new(root: &Path, options: &ScanOptions) -> Self {
+        Self {
+            root: root.to_owned(),
+            options: options.clone(),
+            warm: None,
         }
     }
-    Err(ScanError::Unsettled {
-        path: changed.map(|path| path.to_string()).unwrap_or_default(),
-    })
+
+    /// Scans the root, as [`scan()`] does.
+    ///
+    /// `changed` are the directories, relative to the root, in which anything may have happened since
+    /// the last scan began; `None` if that isn't known. Then only these are looked at, and what is new
+    /// in them, if that is sure to give what a whole scan would: not where git's index or a file of
+    /// rules changed, where the root was replaced, on file systems that others may write to, or if
+    /// something fails. Directories with hard links are always looked at.
+    ///
+    /// What is written through a memory mapping after the file was closed is seen by a whole scan
+    /// only: the system tells nobody.
+    ///
+    /// # Errors
+    ///
+    /// As [`scan()`].
+    pub fn scan(
+        &mut self,
+        cache: &mut StatCache,
+        changed: Option<&BTreeSet<PathBuf>>,
+        progress: &(dyn Fn(ScanProgress) + Sync),
+    ) -> Result<Scan, ScanError> {
+        let warm = self.warm.take();
+        if let (Some(mut warm), Some(changed)) = (warm, changed)
+            && let Some(scan) = self.update(&mut warm, cache, changed, progress)
+        {
+            self.warm = Some(warm);
+            return Ok(scan);
+        }
+        let name = self.root.as_os_str().as_bytes();
+        let dir = Dir::open_root(&self.root)
+            .context("open", name)
+            .map_err(ScanError::Root)?;
+        let dir = Arc::new(dir);
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            match self.whole(&dir, cache, progress)? {
+                Ok(scan) => return Ok(scan),
+                Err(path) => last = Some(path),
+            }
+        }
+        Err(ScanError::Unsettled {
+            path: last.map(|path| path.to_string()).unwrap_or_default(),
+        })
+    }
+
+    /// Scans all there is; gives the path of a file that changed meanwhile, if one did.
+    fn whole(
+        &mut self,
+        dir: &Arc<Dir>,
+        cache: &mut StatCache,
+        progress: &(dyn Fn(ScanProgress) + Sync),
+    ) -> Result<Result<Scan, RelativePath>, ScanError> {
+        let started = Time::now();
+        let stat = dir.own_stat().context("open", b"");
+        let identity = stat.map(|stat| (stat.device, stat.inode))?;
+        let rules = Rules::new(
+            &self.root,
+            &self.options.include,
+            &self.options.ignore,
+            self.options.excludes_file.as_deref(),
+        )?;
+        let walk = Walk::new(&rules, &self.options, cache, progress, 1);
+        let (root, tasks) = walk.root(dir)?;
+        let others = walk.all(tasks)?;
+        let mut nodes = Nodes::default();
+        nodes.add(&walk, [(0, root)].into_iter().chain(others));
+        let all: Vec<usize> = nodes.ids().collect();
+        let files_read = match self.read(dir, &mut nodes, &all, cache, started, progress)? {
+            Ok(files_read) => files_read,
+            Err(path) => return Ok(Err(path)),
+        };
+        let scan = nodes.assemble(files_read)?;
+        cache.retain(&scan.manifest);
+        if dir.is_local() && nodes.are_on_device(identity.0) {
+            self.warm = Some(Warm {
+                dir: Arc::clone(dir),
+                identity,
+                rules,
+                nodes,
+                started,
+            });
+        }
+        Ok(Ok(scan))
+    }
+
+    /// Looks at what changed alone; `None` where that isn't sure to be enough.
+    fn update(
+        &self,
+        warm: &mut Warm,
+        cache: &mut StatCache,
+        changed: &BTreeSet<PathBuf>,
+        progress: &(dyn Fn(ScanProgress) + Sync),
+    ) -> Option<Scan> {
+        let started = Time::now();
+        let now = Dir::open_root(&self.root).ok()?.own_stat().ok()?;
+        if (now.device, now.inode) != warm.identity
+            || warm.nodes.is_sparse()
+            || !warm.rules.are_current()
+        {
+            return None;
+        }
+        let nodes = &mut warm.nodes;
+        let mut listed = BTreeSet::new();
+        let walk = Walk::new(&warm.rules, &self.options, cache, progress, nodes.next_id());
+        let mut tasks = Vec::new();
+        let mut directories = nodes.with_hard_links();
+        directories.extend(changed.iter().cloned());
+        // Each after those that it is in: what is in a new directory is found with that.
+        for path in directories {
+            let (id, dir) = nodes.find(&warm.dir, &path)?;
+            if !listed.insert(id) {
+                continue;
+            }
+            let before = nodes.get(id)?;
+            let (node, inside) = walk.again(&dir, before, nodes).ok()?;
+            let is_settled =
+                |stat: &Option<Stat>| stat.is_none_or(|s| is_settled(&s, warm.started));
+            if node.ignore_files != before.ignore_files || !node.ignore_files.iter().all(is_settled)
+            {
+                return None;
+            }
+            nodes.replace(id, node);
+            tasks.extend(inside);
+        }
+        let found = walk.all(tasks).ok()?;
+        listed.extend(found.iter().map(|(id, _)| *id));
+        nodes.add(&walk, found);
+        if !nodes.are_on_device(warm.identity.0) {
+            return None;
+        }
+        let listed: Vec<usize> = listed.into_iter().collect();
+        let read = self.read(&warm.dir, nodes, &listed, cache, started, progress);
+        let scan = nodes.assemble(read.ok()?.ok()?).ok()?;
+        if cache.unsorted() > UNSORTED {
+            cache.retain(&scan.manifest);
+        }
+        Some(scan)
+    }
+
+    /// Reads the files of these directories that the cache doesn't know. Tells how many there were, or
+    /// which of them makes what the walk found wrong.
+    fn read(
+        &self,
+        dir: &Dir,
+        nodes: &mut Nodes,
+        ids: &[usize],
+        cache: &mut StatCache,
+        started: Time,
+        progress: &(dyn Fn(ScanProgress) + Sync),
+    ) -> Result<Result<u64, RelativePath>, ScanError> {
+        let unread = nodes.unread(ids);
+        let paths: Vec<&RelativePath> = unread.iter().filter_map(|at| nodes.path(*at)).collect();
+        let (entries, files_to_read) = (nodes.entries(), unread.len() as u64);
+        let report = |files_read| {
+            progress(ScanProgress {
+                entries,
+                files_to_read,
+                files_read,
+            });
+        };
+        report(0);
+        let files = match read::all(dir, &paths, &report) {
+            Read::All(files) => files,
+            Read::Changed(path) => return Ok(Err(path)),
+            Read::Unreadable(errors) => return Err(ScanError::of_unreadable(errors)),
+        };
+        for (index, stat, digest) in files {
+            let at = unread[index];
+            if let Some(path) = nodes.path(at) {
+                cache.record(path, &stat, digest, started);
+            }
+            nodes.set(at, self.options.modes.file(&stat, digest));
+        }
+        Ok(Ok(files_to_read))
+    }
 }
 
 /// Opens a file of a scanned root for reading, following no link below it.
@@ -224,234 +464,6 @@ pub fn open_file(root: &Path, path: &RelativePath) -> Result<File, PathError> {
     Dir::open_root(root)
         .and_then(|root| root.walk_to_parent(path)?.open_file(path.name()))
         .context("open", path.as_bytes())
-}
-
-/// What the walk found at a path.
-#[derive(Debug)]
-enum Found {
-    File(Stat),
-    Other(Entry),
-}
-
-struct Walk<'a> {
-    rules: Rules,
-    symlinks: SymlinkPolicy,
-    progress: &'a (dyn Fn(ScanProgress) + Sync),
-    found: Vec<(RelativePath, Found)>,
-    path_bytes: u64,
-    skipped: Vec<RelativePath>,
-    ignored: Vec<RelativePath>,
-    directories: Vec<PathBuf>,
-}
-
-impl Walk<'_> {
-    /// Visits what the directory `path` holds. Tells whether the directory belongs to the tree.
-    ///
-    /// Recursion is bounded: deeper than [`limits::DEPTH`] is no [`RelativePath`].
-    fn directory(&mut self, dir: &Dir, path: &[u8], visit: Visit) -> Result<bool, ScanError> {
-        self.rules.enter(path, dir).map_err(RulesError::File)?;
-        self.directories.push(OsStr::from_bytes(path).into());
-        let found_before = self.found.len();
-        let mut empty = true;
-        for name in dir.list().context("list", path)? {
-            if rules::is_never_pushed(path, &name) {
-                continue;
-            }
-            empty = false;
-            self.entry(dir, path, &name, visit)?;
-        }
-        self.rules.leave();
-        Ok(self.found.len() > found_before || (empty && visit != Visit::Selected))
-    }
-
-    fn entry(&mut self, dir: &Dir, at: &[u8], name: &[u8], visit: Visit) -> Result<(), ScanError> {
-        let path = match at {
-            b"" => name.to_vec(),
-            _ => [at, b"/", name].concat(),
-        };
-        // What vanished after it was listed isn't there.
-        let Some(stat) = dir.find(name).context("read the status of", &path)? else {
-            return Ok(());
-        };
-        let is_dir = stat.kind == Kind::Directory;
-        let relative = || RelativePath::new(path.clone());
-        let Some(visit) = self.rules.judge(&path, is_dir, visit) else {
-            if self.ignored.len() < IGNORED {
-                self.ignored.extend(relative());
-            }
-            return Ok(());
-        };
-        match stat.kind {
-            Kind::Directory => {
-                let inner = match dir.open_dir(name) {
-                    Err(error) if no_such_place(&error) => return Ok(()),
-                    result => result.context("open", &path)?,
-                };
-                // Another bad name matters only if something with it belongs to the tree; this one
-                // bounds the recursion.
-                if let Err(error @ path::PathError::TooLong { .. }) = relative() {
-                    return Err(error.into());
-                }
-                if self.directory(&inner, &path, visit)? {
-                    let mode = Mode::from_bits(stat.mode);
-                    self.add(relative()?, Found::Other(Entry::Directory { mode }))?;
-                }
-            }
-            Kind::File => self.add(relative()?, Found::File(stat))?,
-            Kind::Symlink => {
-                let target = match dir.read_link(name) {
-                    Err(error) if no_such_place(&error) => return Ok(()),
-                    result => result.context("read the link", &path)?,
-                };
-                let path = relative()?;
-                let target = self.link(&path, target)?;
-                self.add(path, Found::Other(Entry::Symlink { target }))?;
-            }
-            Kind::Special => self.skipped.push(relative()?),
-        }
-        Ok(())
-    }
-
-    fn link(&self, path: &RelativePath, target: Vec<u8>) -> Result<LinkTarget, ScanError> {
-        let target = LinkTarget::new(target).map_err(|source| ScanError::LinkTarget {
-            path: path.clone(),
-            source,
-        })?;
-        match self.symlinks {
-            SymlinkPolicy::Inside if target.leaves_root(path) => Err(ScanError::LinkLeavesRoot {
-                path: path.clone(),
-                target,
-            }),
-            SymlinkPolicy::Inside | SymlinkPolicy::Any => Ok(target),
-        }
-    }
-
-    fn add(&mut self, path: RelativePath, found: Found) -> Result<(), ScanError> {
-        self.path_bytes += path.as_bytes().len() as u64;
-        self.found.push((path, found));
-        let entries = self.found.len() as u64;
-        if entries > limits::ENTRIES || self.path_bytes > limits::PATH_BYTES {
-            return Err(ScanError::TooMany { entries });
-        }
-        if entries.is_multiple_of(1024) {
-            (self.progress)(ScanProgress {
-                entries,
-                ..ScanProgress::default()
-            });
-        }
-        Ok(())
-    }
-}
-
-enum Outcome {
-    Complete {
-        entries: Vec<ManifestEntry>,
-        files_read: u64,
-    },
-    /// Something changed in a way that makes what the walk found wrong.
-    Changed(RelativePath),
-}
-
-/// Turns what was found into entries, reading the files that the cache doesn't know.
-fn read_unknown(
-    root: &Dir,
-    found: Vec<(RelativePath, Found)>,
-    cache: &mut StatCache,
-    started: Time,
-    progress: &(dyn Fn(ScanProgress) + Sync),
-) -> Result<Outcome, ScanError> {
-    let total = found.len() as u64;
-    let mut entries = Vec::with_capacity(found.len());
-    let mut unknown = Vec::new();
-    for (path, found) in found {
-        let entry = match found {
-            Found::Other(entry) => entry,
-            Found::File(stat) => match cache.digest(&path, &stat) {
-                Some(digest) => file_entry(&stat, digest),
-                None => {
-                    unknown.push(path);
-                    continue;
-                }
-            },
-        };
-        entries.push(ManifestEntry { path, entry });
-    }
-    let files_to_read = unknown.len() as u64;
-    let report = |files_read| {
-        progress(ScanProgress {
-            entries: total,
-            files_to_read,
-            files_read,
-        });
-    };
-    report(0);
-    for (path, read) in read_all(root, &unknown, &report) {
-        match read {
-            Ok(Some((stat, digest))) => {
-                cache.record(&path, &stat, digest, started);
-                let entry = file_entry(&stat, digest);
-                entries.push(ManifestEntry { path, entry });
-            }
-            Ok(None) => return Ok(Outcome::Changed(path)),
-            Err(error) if no_such_place(&error) || error.kind() == io::ErrorKind::InvalidInput => {
-                return Ok(Outcome::Changed(path));
-            }
-            Err(error) => return Err(PathError::new("read", path.as_bytes(), error).into()),
-        }
-    }
-    Ok(Outcome::Complete {
-        entries,
-        files_read: files_to_read,
-    })
-}
-
-type ReadFile = (RelativePath, io::Result<Option<(Stat, Digest)>>);
-
-/// Reads files on all processors; stops early once one can't be read.
-fn read_all(root: &Dir, paths: &[RelativePath], report: &(dyn Fn(u64) + Sync)) -> Vec<ReadFile> {
-    let (next, done, failed) = (
-        AtomicUsize::new(0),
-        AtomicU64::new(0),
-        AtomicBool::new(false),
-    );
-    let work = || {
-        let mut read = Vec::new();
-        while !failed.load(Ordering::Relaxed) {
-            let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) else {
-                break;
-            };
-            let open = || root.walk_to_parent(path)?.open_file(path.name());
-            let result = content::stable_digest(open);
-            if !matches!(result, Ok(Some(_))) {
-                failed.store(true, Ordering::Relaxed);
-            }
-            read.push((path.clone(), result));
-            report(done.fetch_add(1, Ordering::Relaxed) + 1);
-        }
-        read
-    };
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let threads = threads.min(paths.len());
-    if threads <= 1 {
-        return work();
-    }
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let join = |worker: thread::ScopedJoinHandle<'_, Vec<ReadFile>>| {
-            worker
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        workers.into_iter().flat_map(join).collect()
-    })
-}
-
-fn file_entry(stat: &Stat, digest: Digest) -> Entry {
-    Entry::File {
-        mode: Mode::from_bits(stat.mode),
-        len: stat.len,
-        digest,
-    }
 }
 
 #[cfg(test)]

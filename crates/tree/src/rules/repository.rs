@@ -74,9 +74,18 @@ impl Repository {
         self.common_dir.join("info/exclude")
     }
 
-    /// Reads which paths below the root are tracked.
+    /// The files and directories outside the root that a change of the rules shows in.
+    pub(super) fn sources(&self) -> [PathBuf; 2] {
+        [self.index_file(), self.exclude_file()]
+    }
+
+    fn index_file(&self) -> PathBuf {
+        self.git_dir.join("index")
+    }
+
+    /// Reads which paths are tracked.
     pub(super) fn tracked(&self) -> Result<Tracked, RepositoryError> {
-        let path = self.git_dir.join("index");
+        let path = self.index_file();
         // A repository in which nothing was ever added has none.
         if !path.try_exists().map_err(io_error(&path))? {
             return Ok(Tracked::default());
@@ -86,15 +95,7 @@ impl Repository {
             path: escape(path.as_os_str().as_bytes()).to_string(),
             reason: format!("{error:#}"),
         })?;
-        let below_root = |entry: &gix_index::Entry| {
-            let path: &[u8] = entry.path(&index);
-            let path = path.strip_prefix(&self.prefix[..])?;
-            // A sparse index names whole directories, with a slash at the end.
-            (!path.is_empty() && !path.ends_with(b"/")).then(|| path.to_vec())
-        };
-        let mut paths: Vec<_> = index.entries().iter().filter_map(below_root).collect();
-        paths.sort_unstable();
-        Ok(Tracked(paths))
+        Ok(Tracked(Some(index)))
     }
 }
 
@@ -111,22 +112,28 @@ pub fn is_git_at_work(root: &Path) -> bool {
     lock.symlink_metadata().is_ok()
 }
 
-/// The paths in git's index below a root, sorted.
+/// Git's index, if there is one: the paths that are tracked, from the repository's top, sorted.
 #[derive(Debug, Default)]
-pub(super) struct Tracked(Vec<Vec<u8>>);
+pub(super) struct Tracked(Option<IndexFile>);
 
 impl Tracked {
     pub(super) fn contains(&self, path: &[u8]) -> bool {
-        self.0.binary_search_by(|entry| entry[..].cmp(path)).is_ok()
+        self.first_from(path) == Some(path)
     }
 
     /// Tells whether anything inside the directory `dir` is tracked.
     pub(super) fn has_inside(&self, dir: &[u8]) -> bool {
         let start = [dir, b"/"].concat();
-        let at = self.0.partition_point(|entry| *entry < start);
-        self.0
-            .get(at)
-            .is_some_and(|entry| entry.starts_with(&start))
+        self.first_from(&start)
+            .is_some_and(|path| path.starts_with(&start))
+    }
+
+    /// The first path that isn't before `path`.
+    fn first_from(&self, path: &[u8]) -> Option<&[u8]> {
+        let index = self.0.as_ref()?;
+        let entries = index.entries();
+        let at = entries.partition_point(|entry| &entry.path(index)[..] < path);
+        Some(entries.get(at)?.path(index))
     }
 }
 
