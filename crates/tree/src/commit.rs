@@ -5,11 +5,11 @@ use std::io;
 use patchwire_protocol::path::RelativePath;
 
 use crate::{
-    confine::{Dir, Kind, PathError},
+    confine::{Context, Dir, Kind, PathError},
     journal::{CommitRecord, Direction, Journal},
-    stage::Staged,
+    stage::{Staged, kept},
     step::{Action, Ground},
-    store::{Store, StoreError},
+    store::{KEPT, Store, StoreError},
     time::Time,
 };
 
@@ -141,8 +141,10 @@ impl Store {
         let mut gate = Gate::new(window);
         let result = self.attempt_commit(&staged, meta, &mut gate);
         gate.close();
-        if result.is_ok() || self.half_made {
-            staged.keep();
+        match &result {
+            Ok(_) | Err(CommitError::HalfMade { .. }) => staged.hand_over(),
+            Err(CommitError::Stale | CommitError::Basis { .. }) => {}
+            Err(_) => staged.give_up(),
         }
         result
     }
@@ -286,6 +288,9 @@ impl Store {
             warnings.push(format!("{error}: {}", error.source));
         }
         self.undo = Some(journal);
+        if let Err(error) = kept::clear(&self.state).context("remove", KEPT) {
+            warnings.push(format!("{error}: {}", error.source));
+        }
         if let Err(error) = self.sweep() {
             warnings.push(format!("{error}: {}", error.source));
         }

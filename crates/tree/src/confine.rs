@@ -216,6 +216,13 @@ impl Dir {
         Ok(retry_on_intr(|| sys::openat(&self.0, name, flags, mode))?.into())
     }
 
+    /// Opens a file of ours for reading and writing.
+    pub(crate) fn reopen_file(&self, name: &[u8]) -> io::Result<File> {
+        let name = component(name)?;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(retry_on_intr(|| sys::openat(&self.0, name, flags, Mode::empty()))?.into())
+    }
+
     pub(crate) fn stat(&self, name: &[u8]) -> io::Result<Stat> {
         let name = component(name)?;
         let stat = retry_on_intr(|| sys::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW))?;
@@ -333,11 +340,11 @@ impl Dir {
         self.remove_dir(name)
     }
 
-    /// Gives the owner all permissions on the directory `name`.
+    /// Gives the owner all permissions on the file or directory `name`.
     ///
-    /// By name, since a directory without them can't be opened; only ever used on names in the
+    /// By name, since what lacks them can't be opened; only ever used on names in the
     /// state directory, which nobody else writes to.
-    fn make_accessible(&self, name: &[u8]) -> io::Result<()> {
+    pub(crate) fn make_accessible(&self, name: &[u8]) -> io::Result<()> {
         let stat = self.stat(name)?;
         let mode = Mode::from_raw_mode(stat.mode | 0o700);
         Ok(sys::chmodat(

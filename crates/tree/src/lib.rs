@@ -79,5 +79,5 @@ pub use scan::{
     LiveTree, ModePolicy, Scan, ScanError, ScanOptions, ScanProgress, SymlinkPolicy, open_file,
     scan,
 };
-pub use stage::{StageError, Staged};
+pub use stage::{StageError, Staged, kept::Kept};
 pub use store::{Recovery, Store, StoreError};

@@ -1,6 +1,9 @@
 //! Building what a push brings, beside the tree and without touching it.
 
+pub(crate) mod kept;
+
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, BufRead, BufReader, BufWriter, Write},
 };
@@ -15,8 +18,9 @@ use patchwire_protocol::{
 use crate::{
     confine::{Context, Dir, PathError, Walker, set_file_mode},
     inventory::Observer,
+    stage::kept::{Keeper, Kept},
     step::slot_name,
-    store::{Store, StoreError},
+    store::{KEPT, Store, StoreError},
 };
 
 /// From how many files on one sync of the whole file system is cheaper than one for each.
@@ -24,7 +28,7 @@ const MANY: usize = 16;
 
 const BUFFER: usize = 128 << 10;
 
-/// Why a push can't be staged. Nothing of it is left.
+/// Why a push can't be staged. Nothing of it is left but the contents that [`Store::kept`] lists.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
     /// The peer's operations don't fit the tree that stands, or don't give the target.
@@ -80,7 +84,8 @@ pub enum StageError {
     Store(StoreError),
 }
 
-/// A push that is built, verified, and ready to be committed. Dropped, it is removed.
+/// A push that is built, verified, and ready to be committed. Dropped, it is removed, but for the
+/// contents that came whole: the next attempt need not send them again.
 #[derive(Debug)]
 pub struct Staged {
     pub(crate) push_id: [u8; 16],
@@ -90,8 +95,22 @@ pub struct Staged {
     /// For each operation whether its slot, by its index, is filled.
     pub(crate) filled: Vec<bool>,
     pub(crate) slots: Dir,
+    /// The operation whose content was cut off.
+    cut_off: Option<usize>,
     staging: Dir,
-    committed: bool,
+    state: Dir,
+    fate: Fate,
+}
+
+/// What becomes of what was staged, once that is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Contents that were sent are kept for the next attempt.
+    Kept,
+    /// The disk is in trouble: everything is removed.
+    Removed,
+    /// A journal refers to it.
+    Committed,
 }
 
 impl Staged {
@@ -107,20 +126,47 @@ impl Staged {
     }
 
     /// The slots belong to a journal now.
-    pub(crate) const fn keep(&mut self) {
-        self.committed = true;
+    pub(crate) const fn hand_over(&mut self) {
+        self.fate = Fate::Committed;
+    }
+
+    /// Nothing of it is to be kept.
+    pub(crate) const fn give_up(&mut self) {
+        self.fate = Fate::Removed;
     }
 
     pub(crate) fn slots_name(&self) -> Vec<u8> {
         self.sequence.to_string().into_bytes()
+    }
+
+    /// Puts the contents away that were sent whole, and the beginning of the one that was cut off.
+    fn keep_contents(&self) -> io::Result<()> {
+        let mut keeper = Keeper::new(&self.state)?;
+        for (index, operation) in self.operations.iter().enumerate() {
+            if let Operation::Put {
+                entry: Entry::File { len, digest, .. },
+                source: Source::Whole { .. },
+                ..
+            } = operation
+                && (self.filled[index] || self.cut_off == Some(index))
+            {
+                keeper.keep(&self.slots, &slot_of(index), *digest, *len)?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
         // After a panic it is left for the next opening of the store, as after a kill.
-        if self.committed || std::thread::panicking() {
+        if self.fate == Fate::Committed || std::thread::panicking() {
             return;
+        }
+        if self.fate == Fate::Kept
+            && let Err(error) = self.keep_contents()
+        {
+            tracing::warn!("what was sent of a push can't be kept: {error}");
         }
         if let Err(error) = self.staging.remove_all(&self.slots_name()) {
             tracing::warn!("a staged push can't be removed: {error}");
@@ -129,6 +175,16 @@ impl Drop for Staged {
 }
 
 impl Store {
+    /// What is kept of the contents of pushes that were cut off or called off, for a day and until
+    /// the next commit: a push may name it by [`Source::Whole`].
+    ///
+    /// # Errors
+    ///
+    /// [`PathError`] if it can't be looked at.
+    pub fn kept(&self) -> Result<Vec<Kept>, PathError> {
+        kept::list(&self.state).context("list", KEPT)
+    }
+
     /// Builds the files of a push beside the tree, verifies each, and makes them last on the disk.
     ///
     /// `base` is the tree that `operations` change into the one whose root is `target`, and
@@ -165,9 +221,10 @@ impl Store {
                 self.staging.remove_all(&name)?;
             }
             self.staging.make_dir(&name)?;
-            Ok((self.staging.open_dir(&name)?, self.staging.try_clone()?))
+            let slots = self.staging.open_dir(&name)?;
+            Ok((slots, self.staging.try_clone()?, self.state.try_clone()?))
         };
-        let (slots, staging) = make_slots().context("create", &name)?;
+        let (slots, staging, state) = make_slots().context("create", &name)?;
         // From here on, what was staged goes with this value.
         let mut staged = Staged {
             push_id,
@@ -176,8 +233,10 @@ impl Store {
             operations: operations.to_vec(),
             filled: vec![false; operations.len()],
             slots,
+            cut_off: None,
             staging,
-            committed: false,
+            state,
+            fate: Fate::Kept,
         };
         let sent = operations.iter().filter(|o| is_file(o)).count();
         let mut builder = Builder {
@@ -187,9 +246,20 @@ impl Store {
             slots: &staged.slots,
             content,
             sync_each: sent <= MANY,
+            takers: takers(operations),
         };
         for (index, operation) in operations.iter().enumerate() {
-            staged.filled[index] = builder.build(index, operation)?;
+            match builder.build(index, operation) {
+                Ok(filled) => staged.filled[index] = filled,
+                Err(error) => {
+                    match error {
+                        StageError::Stream { .. } => staged.cut_off = Some(index),
+                        StageError::Local(_) => staged.give_up(),
+                        _ => {}
+                    }
+                    return Err(error);
+                }
+            }
         }
         let path = operations.last().map(Operation::path);
         match builder.content.fill_buf() {
@@ -224,6 +294,22 @@ fn is_file(operation: &Operation) -> bool {
     )
 }
 
+/// How many operations take each content up that was kept.
+fn takers(operations: &[Operation]) -> HashMap<Digest, usize> {
+    let mut takers = HashMap::new();
+    for operation in operations {
+        if let Operation::Put {
+            entry: Entry::File { digest, .. },
+            source: Source::Whole { kept: 1.. },
+            ..
+        } = operation
+        {
+            *takers.entry(*digest).or_default() += 1;
+        }
+    }
+    takers
+}
+
 /// Creates a directory in a slot so that it can be worked in; its own mode is set at the end.
 pub(crate) fn stage_directory(slots: &Dir, slot: &[u8], mode: Mode) -> Result<(), PathError> {
     slots
@@ -239,6 +325,8 @@ struct Builder<'a> {
     slots: &'a Dir,
     content: &'a mut dyn BufRead,
     sync_each: bool,
+    /// By how many operations each kept content is still to be taken up.
+    takers: HashMap<Digest, usize>,
 }
 
 impl Builder<'_> {
@@ -252,7 +340,7 @@ impl Builder<'_> {
         else {
             return Ok(false);
         };
-        let slot = slot_name(u32::try_from(index).unwrap_or(u32::MAX));
+        let slot = slot_of(index);
         match entry {
             Entry::Directory { mode } => stage_directory(self.slots, &slot, *mode)?,
             Entry::Symlink { target } => self
@@ -269,8 +357,14 @@ impl Builder<'_> {
                     digest: *digest,
                 };
                 let local = |error| PathError::new("write", path.as_bytes(), error);
-                let file = self.slots.create_file(&slot).map_err(local)?;
-                self.fill(&file, &wanted, source)?;
+                let file = match source {
+                    Source::Whole { kept: kept @ 1.. } => self.resume(&slot, &wanted, *kept)?,
+                    _ => {
+                        let file = self.slots.create_file(&slot).map_err(local)?;
+                        self.fill(&file, &wanted, source)?;
+                        file
+                    }
+                };
                 set_file_mode(&file, mode.bits()).map_err(local)?;
                 if self.sync_each {
                     file.sync_all().map_err(local)?;
@@ -312,23 +406,20 @@ impl Builder<'_> {
         match source {
             // Refused by `operation::apply` before anything was built.
             Source::None => Ok(()),
-            Source::Whole { kept: 1.. } => Err(StageError::NotKept {
-                path: wanted.path.clone(),
-            }),
-            Source::Whole { kept: 0 } => match copy(self.content, file, wanted) {
-                Ok(digest) if digest == wanted.digest => Ok(()),
-                Ok(_) => Err(wanted.content_error(None)),
-                Err(CopyError::Read(source)) => Err(StageError::Stream {
-                    path: wanted.path.clone(),
-                    source,
-                }),
-                Err(CopyError::Write(error)) => Err(error.into()),
-            },
+            Source::Whole { .. } => {
+                let mut hasher = blake3::Hasher::new();
+                self.receive(file, wanted, wanted.len, &mut hasher)?;
+                match Digest::from(hasher.finalize()) == wanted.digest {
+                    true => Ok(()),
+                    false => Err(wanted.content_error(None)),
+                }
+            }
             Source::Copy { from } => {
-                let basis = self.open_basis(from)?;
-                match copy(&mut BufReader::with_capacity(BUFFER, basis), file, wanted) {
-                    Ok(digest) if digest == wanted.digest => Ok(()),
-                    Ok(_) => Err(StageError::Basis { path: from.clone() }),
+                let mut basis = BufReader::with_capacity(BUFFER, self.open_basis(from)?);
+                let mut hasher = blake3::Hasher::new();
+                match copy(&mut basis, file, wanted, wanted.len, &mut hasher) {
+                    Ok(()) if Digest::from(hasher.finalize()) == wanted.digest => Ok(()),
+                    Ok(()) => Err(StageError::Basis { path: from.clone() }),
                     Err(CopyError::Read(error)) => match error.kind() {
                         io::ErrorKind::UnexpectedEof => {
                             Err(StageError::Basis { path: from.clone() })
@@ -339,6 +430,72 @@ impl Builder<'_> {
                 }
             }
             Source::Delta { basis } => self.patch(file, wanted, basis),
+        }
+    }
+
+    /// Takes up what is kept of a content, and lets the rest follow. One that is not what it is to be
+    /// in the end is kept no longer.
+    fn resume(&mut self, slot: &[u8], wanted: &Wanted<'_>, have: u64) -> Result<File, StageError> {
+        let not_kept = || StageError::NotKept {
+            path: wanted.path.clone(),
+        };
+        let local = |error| PathError::new("write", wanted.path.as_bytes(), error);
+        let takers = self.takers.entry(wanted.digest).or_default();
+        *takers = takers.saturating_sub(1);
+        let is_last = *takers == 0;
+        let mut hasher = blake3::Hasher::new();
+        let file = if is_last {
+            let taken = kept::take(
+                &self.store.state,
+                wanted.digest,
+                wanted.len,
+                self.slots,
+                slot,
+            );
+            let mut file = taken.map_err(local)?.ok_or_else(not_kept)?;
+            if file.metadata().map_err(local)?.len() < have {
+                return Err(not_kept());
+            }
+            // More than the peer knows of it comes again.
+            file.set_len(have).map_err(local)?;
+            io::copy(&mut file, &mut hasher).map_err(local)?;
+            file
+        } else {
+            let kept = kept::open(&self.store.state, wanted.digest, wanted.len);
+            let kept = kept.map_err(local)?.ok_or_else(not_kept)?;
+            let mut kept = BufReader::with_capacity(BUFFER, kept);
+            let file = self.slots.create_file(slot).map_err(local)?;
+            match copy(&mut kept, &file, wanted, have, &mut hasher) {
+                Ok(()) => file,
+                Err(CopyError::Read(_)) => return Err(not_kept()),
+                Err(CopyError::Write(error)) => return Err(error.into()),
+            }
+        };
+        self.receive(&file, wanted, wanted.len - have, &mut hasher)?;
+        match Digest::from(hasher.finalize()) == wanted.digest {
+            true => Ok(file),
+            false => {
+                kept::forget(&self.store.state, wanted.digest, wanted.len).map_err(local)?;
+                Err(not_kept())
+            }
+        }
+    }
+
+    /// Writes the next `len` bytes of the content stream.
+    fn receive(
+        &mut self,
+        file: &File,
+        wanted: &Wanted<'_>,
+        len: u64,
+        hasher: &mut blake3::Hasher,
+    ) -> Result<(), StageError> {
+        match copy(self.content, file, wanted, len, hasher) {
+            Ok(()) => Ok(()),
+            Err(CopyError::Read(source)) => Err(StageError::Stream {
+                path: wanted.path.clone(),
+                source,
+            }),
+            Err(CopyError::Write(error)) => Err(error.into()),
         }
     }
 
@@ -429,14 +586,15 @@ enum CopyError {
     Write(PathError),
 }
 
-/// Copies exactly as many bytes as wanted, and computes their digest.
+/// Copies exactly `len` bytes, and hashes them.
 fn copy(
     from: &mut (impl BufRead + ?Sized),
     mut to: &File,
     wanted: &Wanted<'_>,
-) -> Result<Digest, CopyError> {
-    let mut hasher = blake3::Hasher::new();
-    let mut left = wanted.len;
+    len: u64,
+    hasher: &mut blake3::Hasher,
+) -> Result<(), CopyError> {
+    let mut left = len;
     while left > 0 {
         let bytes = match from.fill_buf() {
             Ok([]) => return Err(CopyError::Read(io::ErrorKind::UnexpectedEof.into())),
@@ -452,7 +610,12 @@ fn copy(
         from.consume(take);
         left -= take as u64;
     }
-    Ok(hasher.finalize().into())
+    Ok(())
+}
+
+/// The name of an operation's slot. Operations are far fewer than a slot's number can count.
+fn slot_of(index: usize) -> Vec<u8> {
+    slot_name(u32::try_from(index).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

@@ -29,10 +29,11 @@ const JOURNAL: &str = "journal";
 const UNDO: &str = "undo";
 const INDEX: &str = "index";
 const STAGING: &str = "staging";
+pub(crate) const KEPT: &str = "kept";
 const PROBE: &[u8] = b"probe";
 /// Always the same, so that one left by a crash goes with the next.
 const PROBE_IN_ROOT: &[u8] = b".patchwire-probe";
-const OWN_NAMES: [&str; 7] = [LOCK, EPOCH, COMMITTED, JOURNAL, UNDO, INDEX, STAGING];
+const OWN_NAMES: [&str; 8] = [LOCK, EPOCH, COMMITTED, JOURNAL, UNDO, INDEX, STAGING, KEPT];
 
 /// Why a store can't be opened or used.
 #[derive(Debug, thiserror::Error)]
@@ -188,6 +189,8 @@ impl Store {
         store.load(fresh_epoch)?;
         let recovery = store.recover()?;
         store.sweep()?;
+        // For its own sake: what was kept for too long goes.
+        store.kept()?;
         Ok((store, recovery))
     }
 
