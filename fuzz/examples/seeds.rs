@@ -16,7 +16,7 @@ use patchwire_protocol::{
     app::{AppState, Exit},
     codec::{self, Encode},
     frame, limits,
-    manifest::Manifest,
+    manifest::{Entry, Manifest},
     message::{
         inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart},
         push::{
@@ -428,8 +428,12 @@ fn trees() -> Result<(), Error> {
     // The layout of a `CommitRecord`, some of whose fields are its crate's own: sequence number, push,
     // what the caller wants remembered, manifest, verified, and the mtimes of what is gone.
     let gone = vec![(at("gone"), (1_763_600_000i64, 5u32))];
-    let record = (3u64, PushId([1; 16]), b"meta".to_vec(), tree(), true, gone);
-    seed("commit_record", "small", codec::encode(&record))?;
+    let record = (3u64, PushId([1; 16]), b"meta".to_vec(), root(), true, gone);
+    let entries = tree().entries().to_vec().into_iter();
+    let changes: Vec<_> = entries.map(|e| (e.path, Some(e.entry))).collect();
+    seed("commit_record", "whole", codec::encode(&(&record, changes)))?;
+    let changes = vec![(at("a"), None::<Entry>)];
+    seed("commit_record", "gone", codec::encode(&(&record, changes)))?;
 
     let on = |name, base: Manifest, operations: Vec<Operation>| {
         seed("operations", name, codec::encode(&(base, operations)))

@@ -13,6 +13,7 @@ use patchwire_protocol::{
         relay::{Hello, Incoming, Notice, Open, OpenReply, RelayReply},
     },
     operation::{self, Operation},
+    path::RelativePath,
 };
 use patchwire_tree::CommitRecord;
 
@@ -121,10 +122,14 @@ pub fn manifest(data: &[u8]) {
     let _ = manifest.content_len();
 }
 
-/// The record of a commit, as it stands in an agent's state behind a digest.
+/// What a commit changed, as it stands in an agent's state behind a digest.
 pub fn commit_record(data: &[u8]) {
-    if let Some(record) = recode::<CommitRecord>(data) {
-        check_tree(&record.manifest);
+    type Change = (CommitRecord, Vec<(RelativePath, Option<Entry>)>);
+    let Some((_, changes)) = recode::<Change>(data) else {
+        return;
+    };
+    if let Ok(tree) = Manifest::default().with_changes(&changes.into_iter().collect()) {
+        check_tree(&tree);
     }
 }
 

@@ -296,7 +296,7 @@ impl Deployment {
                     ..
                 }) => (Arc::default(), manifest),
                 None => {
-                    let committed = Arc::new(store.managed());
+                    let committed = store.managed();
                     (Arc::clone(&committed), committed)
                 }
             };

@@ -1,15 +1,15 @@
 //! Making a staged push the tree, as a whole or not at all; and going back.
 
-use std::io;
+use std::{io, sync::Arc};
 
-use patchwire_protocol::path::RelativePath;
+use patchwire_protocol::{manifest::Manifest, message::value::WireDigest, path::RelativePath};
 
 use crate::{
     confine::{Context, Dir, Kind, PathError},
-    journal::{CommitRecord, Direction, Journal},
+    journal::{self, CommitRecord, Direction, Journal},
     stage::{Staged, kept},
     step::{Action, Ground},
-    store::{KEPT, Store, StoreError},
+    store::{KEPT, Store, StoreError, UNDO, damaged},
     time::Time,
 };
 
@@ -162,18 +162,20 @@ impl Store {
                 sequence: staged.sequence,
                 direction: Direction::Forward,
                 slots: staged.sequence,
-                steps: planned.steps.clone(),
+                steps: planned.steps,
                 previous: self.record.clone(),
+                former: journal::changes(&staged.target, &self.managed),
             };
             let record = CommitRecord {
                 sequence: staged.sequence,
                 push_id: staged.push_id,
                 meta: meta.to_vec(),
-                manifest: staged.target.clone(),
+                root: WireDigest(staged.root),
                 verified: false,
-                gone: planned.gone.clone(),
+                gone: planned.gone,
             };
-            match self.change(journal, record, &staged.slots, gate) {
+            let tree = Arc::clone(&staged.target);
+            match self.change(journal, record, tree, &staged.slots, gate) {
                 Ok(changed) => {
                     return Ok(Committed {
                         drift: planned.drift,
@@ -220,6 +222,9 @@ impl Store {
         let slots = self.staging.open_dir(&slots_name);
         let slots =
             slots.map_err(|error| StoreError::from(PathError::new("open", &slots_name, error)))?;
+        let tree = self.managed.with_changes(&undo.former);
+        // The tree it gives was one before.
+        let tree = tree.map_err(|_| damaged(UNDO))?;
         let record = CommitRecord {
             sequence,
             gone: self.gone_by_rolling_back(&undo),
@@ -231,7 +236,7 @@ impl Store {
             ..undo
         };
         let mut gate = Gate::new(window);
-        let changed = self.change(journal, record, &slots, &mut gate);
+        let changed = self.change(journal, record, Arc::new(tree), &slots, &mut gate);
         gate.close();
         let changed = changed?;
         Ok(RolledBack {
@@ -241,12 +246,13 @@ impl Store {
         })
     }
 
-    /// Writes the journal, does its steps, and writes the record; or leaves all as it was, and the
-    /// gate open.
+    /// Writes the journal, does its steps, and writes the record of the tree that they make; or
+    /// leaves all as it was, and the gate open.
     fn change(
         &mut self,
         journal: Journal,
         record: CommitRecord,
+        tree: Arc<Manifest>,
         slots: &Dir,
         gate: &mut Gate<'_>,
     ) -> Result<Changed, CommitError> {
@@ -274,26 +280,32 @@ impl Store {
             Err(error) => return Err(self.give_up(&journal, error)),
         };
         gate.close();
+        let changes = journal
+            .former
+            .keys()
+            .map(|path| (path.clone(), tree.get(path).cloned()))
+            .collect();
         let synced = ground.sync(&journal.steps);
-        if let Err(error) = synced.and_then(|()| self.write_record(&record)) {
+        if let Err(error) = synced.and_then(|()| self.append_record(&record, &changes)) {
             gate.open();
             return Err(self.give_up(&journal, error));
         }
         self.record = Some(record);
+        self.managed = tree;
         for step in &journal.steps {
             self.index.forget(&step.path);
         }
         let mut warnings = Vec::new();
-        if let Err(error) = self.keep_journal() {
-            warnings.push(format!("{error}: {}", error.source));
-        }
+        let mut note = |done: Result<(), PathError>| {
+            if let Err(error) = done {
+                warnings.push(format!("{error}: {}", error.source));
+            }
+        };
+        note(self.keep_journal());
         self.undo = Some(journal);
-        if let Err(error) = kept::clear(&self.state).context("remove", KEPT) {
-            warnings.push(format!("{error}: {}", error.source));
-        }
-        if let Err(error) = self.sweep() {
-            warnings.push(format!("{error}: {}", error.source));
-        }
+        note(kept::clear(&self.state).context("remove", KEPT));
+        note(self.sweep());
+        note(self.fold_record());
         self.save_index();
         Ok(Changed { lost, warnings })
     }
@@ -301,8 +313,8 @@ impl Store {
     /// Takes a change back that failed with `change`.
     fn give_up(&mut self, journal: &Journal, change: PathError) -> CommitError {
         // The record first: while it names the tree from before, a crash leads back there. On a disk
-        // that is full it can't be written, and most often need not be.
-        let restore = match self.write_standing_record() {
+        // in trouble it can't be cut, and most often need not be.
+        let restore = match self.cut_record() {
             Err(_) if self.stands_without(journal) => Ok(()),
             written => written,
         };

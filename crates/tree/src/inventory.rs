@@ -38,7 +38,7 @@ impl Store {
         self.check_whole()?;
         let mut observer = Observer::new(&mut self.index);
         let inventory = match &self.record {
-            Some(record) => managed(&self.root, &record.manifest, &mut observer)?,
+            Some(_) => managed(&self.root, &self.managed, &mut observer)?,
             None => {
                 let mut entries = Vec::new();
                 let state = (self.state_stat.device, self.state_stat.inode);
@@ -51,8 +51,10 @@ impl Store {
                 }
             }
         };
-        let known = self.record.as_ref().map(|record| &record.manifest);
-        let known = known.unwrap_or(&inventory.manifest);
+        let known = match &self.record {
+            Some(_) => &self.managed,
+            None => &inventory.manifest,
+        };
         self.index.retain(known);
         self.save_index();
         Ok(inventory)

@@ -4,18 +4,20 @@
 //! A journal names the number it leads to. If, on opening, the record has that number, the change
 //! was made; else the journal's steps are taken back, in whichever direction they were going.
 
+use std::collections::BTreeMap;
+
 use patchwire_protocol::{
     codec::{self, Decode, Encode},
-    manifest::Manifest,
+    manifest::{Entry, Manifest},
+    message::value::WireDigest,
     path::RelativePath,
 };
 
 use crate::{sealed::Magic, step::Step, time::Time};
 
-pub(crate) const JOURNAL_MAGIC: Magic = *b"pw-jrnl\x01";
-pub(crate) const RECORD_MAGIC: Magic = *b"pw-comm\x01";
+pub(crate) const JOURNAL_MAGIC: Magic = *b"pw-jrnl\x02";
 
-/// The tree that stands, and what its caller wants remembered with it.
+/// Which tree stands, and what its caller wants remembered with it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[bincode(crate = "codec::bincode")]
 pub struct CommitRecord {
@@ -24,8 +26,8 @@ pub struct CommitRecord {
     pub push_id: [u8; 16],
     /// The caller's own.
     pub meta: Vec<u8>,
-    /// What is managed.
-    pub manifest: Manifest,
+    /// The tree's name, by its root digest.
+    pub root: WireDigest,
     /// Whether the app was seen to be ready on this tree.
     pub verified: bool,
     /// The last mtimes of files that are gone, so that one made anew gets a later one.
@@ -54,6 +56,8 @@ pub(crate) struct Journal {
     pub(crate) steps: Vec<Step>,
     /// The record before the commit whose steps these are.
     pub(crate) previous: Option<CommitRecord>,
+    /// What stood where the commit changed something.
+    pub(crate) former: BTreeMap<RelativePath, Option<Entry>>,
 }
 
 impl Journal {
@@ -61,4 +65,21 @@ impl Journal {
     pub(crate) fn slots_name(&self) -> Vec<u8> {
         self.slots.to_string().into_bytes()
     }
+}
+
+/// What has to change for `from` to become `to`.
+pub(crate) fn changes(from: &Manifest, to: &Manifest) -> BTreeMap<RelativePath, Option<Entry>> {
+    let mut changes = BTreeMap::new();
+    let mut old = from.entries().iter().peekable();
+    for new in to.entries() {
+        while let Some(gone) = old.next_if(|old| old.path < new.path) {
+            changes.insert(gone.path.clone(), None);
+        }
+        let same = old.next_if(|old| old.path == new.path);
+        if same.is_none_or(|old| old.entry != new.entry) {
+            changes.insert(new.path.clone(), Some(new.entry.clone()));
+        }
+    }
+    changes.extend(old.map(|gone| (gone.path.clone(), None)));
+    changes
 }

@@ -6,6 +6,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, BufRead, BufReader, BufWriter, Write},
+    sync::Arc,
 };
 
 use patchwire_delta::{Digest, PatchError, patch_read};
@@ -90,7 +91,8 @@ pub enum StageError {
 pub struct Staged {
     pub(crate) push_id: [u8; 16],
     pub(crate) sequence: u64,
-    pub(crate) target: Manifest,
+    pub(crate) root: Digest,
+    pub(crate) target: Arc<Manifest>,
     pub(crate) operations: Vec<Operation>,
     /// For each operation whether its slot, by its index, is filled.
     pub(crate) filled: Vec<bool>,
@@ -116,7 +118,7 @@ enum Fate {
 impl Staged {
     /// The tree that stands once this is committed.
     #[must_use]
-    pub const fn target(&self) -> &Manifest {
+    pub fn target(&self) -> &Manifest {
         &self.target
     }
 
@@ -229,7 +231,8 @@ impl Store {
         let mut staged = Staged {
             push_id,
             sequence,
-            target: result,
+            root: target,
+            target: Arc::new(result),
             operations: operations.to_vec(),
             filled: vec![false; operations.len()],
             slots,

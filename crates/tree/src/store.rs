@@ -1,22 +1,31 @@
 //! The agent's side: a root directory, the state that belongs to it, and which tree stands there.
 
+mod log;
+
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Read, Write},
     os::unix::ffi::OsStrExt,
     path::Path,
+    sync::Arc,
 };
 
-use patchwire_protocol::{codec, manifest::Manifest, path::RelativePath};
+use patchwire_protocol::{
+    codec,
+    manifest::{Entry, Manifest},
+    path::RelativePath,
+};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     confine::{Context, Dir, PathError, Stat},
     fault::Fault,
     index::StatCache,
-    journal::{CommitRecord, Direction, JOURNAL_MAGIC, Journal, RECORD_MAGIC},
+    journal::{CommitRecord, Direction, JOURNAL_MAGIC, Journal},
     sealed,
     step::Ground,
+    store::log::{Contents, Log},
 };
 
 /// The largest state file that is read, in bytes.
@@ -26,7 +35,7 @@ const LOCK: &str = "lock";
 const EPOCH: &str = "epoch";
 const COMMITTED: &str = "committed";
 const JOURNAL: &str = "journal";
-const UNDO: &str = "undo";
+pub(crate) const UNDO: &str = "undo";
 const INDEX: &str = "index";
 const STAGING: &str = "staging";
 pub(crate) const KEPT: &str = "kept";
@@ -108,6 +117,9 @@ pub struct Store {
     pub(crate) state_stat: Stat,
     pub(crate) index: StatCache,
     pub(crate) record: Option<CommitRecord>,
+    /// The tree that the record stands for.
+    pub(crate) managed: Arc<Manifest>,
+    log: Log,
     /// The last change made.
     pub(crate) undo: Option<Journal>,
     pub(crate) half_made: bool,
@@ -173,10 +185,13 @@ impl Store {
         let staging = state_dir
             .open_dir(STAGING.as_bytes())
             .context("open", STAGING)?;
+        let contents = read_log(&state_dir)?;
         let mut store = Self {
             epoch: 0,
             index: StatCache::default(),
-            record: None,
+            log: open_log(&state_dir, &contents).context("open", COMMITTED)?,
+            record: contents.record,
+            managed: Arc::new(contents.manifest),
             undo: None,
             half_made: false,
             root: root_dir,
@@ -218,9 +233,8 @@ impl Store {
 
     /// The managed tree: empty if nothing was ever committed.
     #[must_use]
-    pub fn managed(&self) -> Manifest {
-        let manifest = self.record.as_ref().map(|record| record.manifest.clone());
-        manifest.unwrap_or_default()
+    pub fn managed(&self) -> Arc<Manifest> {
+        Arc::clone(&self.managed)
     }
 
     /// Notes whether the app was ready on the tree that stands. Does nothing if that is known, or
@@ -233,7 +247,10 @@ impl Store {
         self.check_whole()?;
         if let Some(mut record) = self.record.clone().filter(|r| r.verified != verified) {
             record.verified = verified;
-            self.write_record(&record)?;
+            if let Err(error) = self.append_record(&record, &BTreeMap::new()) {
+                self.cut_record()?;
+                return Err(error.into());
+            }
             self.record = Some(record);
         }
         Ok(())
@@ -286,20 +303,37 @@ impl Store {
 
     /// Tells whether the record on the disk is that of another change than `journal`'s.
     pub(crate) fn stands_without(&self, journal: &Journal) -> bool {
-        let record = self.read_sealed::<CommitRecord>(COMMITTED, RECORD_MAGIC);
-        record.is_ok_and(|record| record.map(|record| record.sequence) != Some(journal.sequence))
+        let sequence = |contents: Contents| contents.record.map(|record| record.sequence);
+        read_log(&self.state).is_ok_and(|contents| sequence(contents) != Some(journal.sequence))
     }
 
-    pub(crate) fn write_record(&self, record: &CommitRecord) -> Result<(), PathError> {
-        self.write_file(COMMITTED, &sealed::seal(RECORD_MAGIC, record))
+    /// Says on the disk that `changes` were made to the tree that stands, which makes it `record`'s.
+    pub(crate) fn append_record(
+        &mut self,
+        record: &CommitRecord,
+        changes: &BTreeMap<RelativePath, Option<Entry>>,
+    ) -> Result<(), PathError> {
+        self.log
+            .append(record, changes, &self.fault)
+            .context("write", COMMITTED)
     }
 
-    /// Writes the record of the tree that stands, over whatever was written since.
-    pub(crate) fn write_standing_record(&self) -> Result<(), PathError> {
-        match &self.record {
-            Some(record) => self.write_record(record),
-            None => self.remove_file(COMMITTED),
-        }
+    /// Takes away what [`Self::append_record`] failed to say.
+    pub(crate) fn cut_record(&self) -> Result<(), PathError> {
+        self.log.cut(&self.fault).context("write", COMMITTED)
+    }
+
+    /// Writes the record's file anew once it holds many changes. That it can't be costs space only.
+    pub(crate) fn fold_record(&mut self) -> Result<(), PathError> {
+        let Some(record) = self.record.as_ref().filter(|_| self.log.is_long()) else {
+            return Ok(());
+        };
+        let bytes = log::encode(record, &self.managed);
+        let file = self.write_temporary(COMMITTED, &bytes)?;
+        self.rename_temporary(COMMITTED)
+            .context("write", COMMITTED)?;
+        self.log.replace(file, bytes.len() as u64);
+        self.state.sync().context("sync", COMMITTED)
     }
 
     pub(crate) fn write_journal(&self, journal: &Journal) -> Result<(), PathError> {
@@ -345,14 +379,19 @@ impl Store {
     }
 
     fn load(&mut self, fresh_epoch: u64) -> Result<(), StoreError> {
-        self.record = self.read_sealed(COMMITTED, RECORD_MAGIC)?;
         self.undo = self.read_sealed(UNDO, JOURNAL_MAGIC)?;
+        let sequence = self.record.as_ref().map_or(0, |record| record.sequence);
+        if self
+            .undo
+            .as_ref()
+            .is_some_and(|undo| undo.sequence > sequence)
+        {
+            return Err(damaged(COMMITTED));
+        }
         let index = self.read_file(INDEX)?;
         self.index = index.map_or_else(StatCache::default, |bytes| StatCache::from_bytes(&bytes));
         self.epoch = match self.read_file(EPOCH)? {
-            Some(bytes) => codec::decode_state(&bytes).map_err(|_| StoreError::Damaged {
-                name: EPOCH.to_owned(),
-            })?,
+            Some(bytes) => codec::decode_state(&bytes).map_err(|_| damaged(EPOCH))?,
             None => {
                 self.write_file(EPOCH, &codec::encode(&fresh_epoch))?;
                 fresh_epoch
@@ -366,6 +405,7 @@ impl Store {
             return Ok(Recovery::Clean);
         };
         if self.record.as_ref().map(|record| record.sequence) == Some(journal.sequence) {
+            self.log.sync().context("sync", COMMITTED)?;
             self.keep_journal()?;
             self.undo = Some(journal);
             return Ok(Recovery::Finished);
@@ -405,24 +445,12 @@ impl Store {
         };
         match sealed::unseal(magic, &bytes) {
             Some(value) => Ok(Some(value)),
-            None => Err(StoreError::Damaged {
-                name: name.to_owned(),
-            }),
+            None => Err(damaged(name)),
         }
     }
 
     fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, PathError> {
-        let read = || {
-            let mut bytes = Vec::new();
-            let file = self.state.open_file(name.as_bytes())?;
-            file.take(MAX_STATE_FILE).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        match read() {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(PathError::new("read", name, error)),
-        }
+        read_file(&self.state, name)
     }
 
     fn remove_file(&self, name: &str) -> Result<(), PathError> {
@@ -438,27 +466,78 @@ impl Store {
 
     /// Writes a state file so that it is there as a whole or not at all, also after a power cut.
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), PathError> {
-        let temporary = format!("{name}.tmp");
+        self.write_temporary(name, bytes)?;
+        self.rename_temporary(name)
+            .and_then(|()| self.fault.point("renamed"))
+            .and_then(|()| self.state.sync())
+            .context("write", name)
+    }
+
+    /// Writes and syncs what is to become a state file.
+    fn write_temporary(&self, name: &str, bytes: &[u8]) -> Result<File, PathError> {
+        let temporary = temporary_name(name);
         let write = || {
             self.fault.point("write")?;
-            match self.state.unlink(temporary.as_bytes()) {
+            match self.state.unlink(&temporary) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let mut file = self.state.create_file(temporary.as_bytes())?;
+            let mut file = self.state.create_file(&temporary)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             self.fault.point("written")?;
-            self.state
-                .rename(temporary.as_bytes(), &self.state, name.as_bytes())?;
-            self.fault.point(match name {
-                COMMITTED => "renamed record",
-                _ => "renamed",
-            })?;
-            self.state.sync()
+            Ok(file)
         };
         write().context("write", name)
     }
+
+    fn rename_temporary(&self, name: &str) -> io::Result<()> {
+        self.state
+            .rename(&temporary_name(name), &self.state, name.as_bytes())
+    }
+}
+
+fn temporary_name(name: &str) -> Vec<u8> {
+    format!("{name}.tmp").into_bytes()
+}
+
+pub(crate) fn damaged(name: &str) -> StoreError {
+    StoreError::Damaged {
+        name: name.to_owned(),
+    }
+}
+
+fn read_file(state: &Dir, name: &str) -> Result<Option<Vec<u8>>, PathError> {
+    let read = || {
+        let mut bytes = Vec::new();
+        let file = state.open_file(name.as_bytes())?;
+        file.take(MAX_STATE_FILE).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    match read() {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(PathError::new("read", name, error)),
+    }
+}
+
+fn read_log(state: &Dir) -> Result<Contents, StoreError> {
+    let bytes = read_file(state, COMMITTED)?.unwrap_or_default();
+    log::decode(&bytes).ok_or_else(|| damaged(COMMITTED))
+}
+
+/// Opens the file of records for appending; creates it if nothing was ever committed.
+fn open_log(state: &Dir, contents: &Contents) -> io::Result<Log> {
+    let name = COMMITTED.as_bytes();
+    let file = match state.reopen_file(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let file = state.create_file(name)?;
+            state.sync()?;
+            file
+        }
+        file => file?,
+    };
+    Ok(Log::new(file, contents))
 }
 
 fn check_name(name: &str) -> Result<(), StoreError> {

@@ -75,8 +75,8 @@ impl Standing {
         });
         Self {
             epoch: store.epoch(),
-            root: record.map(|record| record.manifest.root()),
-            entries: record.map_or(0, |record| record.manifest.len() as u64),
+            root: record.map(|record| record.root.0),
+            entries: store.managed().len() as u64,
             verified: record.is_some_and(|record| record.verified),
             push,
         }

@@ -45,7 +45,6 @@ pub(super) fn plan_steps(
     staged: &Staged,
     removal: Removal,
 ) -> Result<Planned, CommitError> {
-    let nothing = Manifest::default();
     let record = store.record.as_ref();
     let mut by_path: Vec<usize> = (0..staged.operations.len()).collect();
     by_path.sort_unstable_by_key(|index| staged.operations[*index].path());
@@ -53,7 +52,7 @@ pub(super) fn plan_steps(
         walker: Walker::new(&store.root),
         observer: Observer::new(&mut store.index),
         slots: &staged.slots,
-        base: record.map_or(&nothing, |record| &record.manifest),
+        base: &store.managed,
         first: record.is_none(),
         target: &staged.target,
         removal,

@@ -111,7 +111,7 @@ fn a_push_of_every_kind_of_change_and_back() {
     assert_eq!(done.moved_aside, [path("to-file/__pycache__")]);
     assert_eq!((done.drift, done.warnings), (vec![], vec![]));
     let record = store.committed().unwrap();
-    assert_eq!(record.manifest, after().manifest());
+    assert_eq!(*store.managed(), after().manifest());
     assert!(!record.verified);
     assert!(store.previous().unwrap().verified);
     assert!(store.inventory().unwrap().drift.is_empty());
@@ -137,7 +137,7 @@ fn committed_trees_outlive_the_store() {
     let state = dir.path().join(".patchwire");
     let (store, recovery) = Store::open(dir.path(), &state, 99).unwrap();
     assert_eq!((recovery, store.epoch()), (Recovery::Clean, 1));
-    assert_eq!(store.committed().unwrap().manifest, before().manifest());
+    assert_eq!(*store.managed(), before().manifest());
     let again = Store::open(dir.path(), &state, 0);
     assert!(matches!(again, Err(StoreError::InUse { .. })));
 }
@@ -172,8 +172,8 @@ fn at_every_point(
 /// Opens the store, as an agent started anew does, and tells which tree stands.
 fn reopen(root: &Path, old: &Tree, new: &Tree, nth: usize) -> bool {
     let store = open(root);
-    let (tree, record) = (Tree::read(root), store.committed().unwrap());
-    let is_new = record.manifest == after().manifest();
+    let tree = Tree::read(root);
+    let is_new = *store.managed() == after().manifest();
     assert_eq!(&tree, if is_new { new } else { old }, "at point {nth}");
     let staging = root.join(".patchwire/staging");
     assert_eq!(
@@ -242,7 +242,7 @@ fn a_failure_at_any_point_of_a_push_leaves_the_old_tree_at_once() {
                 Ok(()) => assert_eq!(tree, new),
                 Err(CommitError::Undone(_)) => {
                     assert_eq!(tree, old);
-                    assert_eq!(store.committed().unwrap().manifest, before().manifest());
+                    assert_eq!(*store.managed(), before().manifest());
                 }
                 Err(error) => panic!("{error}"),
             }
@@ -264,7 +264,7 @@ fn a_crash_while_a_failed_push_is_taken_back_leaves_a_whole_tree() {
     let failures = (20..120)
         .step_by(33)
         .map(|nth| Hook::new(nth, ENOSPC))
-        .chain([Hook::at("renamed record", ENOSPC)]);
+        .chain([Hook::at("appended", ENOSPC)]);
     for failure in failures {
         for nth in 0.. {
             let dir = scratch();

@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::*;
-use crate::testing::{Tree, mkfifo, open, path, push, scratch, skipped};
+use crate::testing::{Tree, mkfifo, open, path, push, scratch, skipped, stage};
 
 #[test]
 fn state_may_lie_elsewhere_but_not_in_the_tree() {
@@ -85,6 +85,67 @@ fn damaged_state_is_an_error_and_a_damaged_index_is_not() {
         fs::write(state.join(name), sound).unwrap();
     }
     assert!(open(dir.path()).open_file(&path("a")).is_ok());
+}
+
+#[test]
+fn changes_that_are_many_are_folded_into_one() {
+    let dir = scratch();
+    let committed = dir.path().join(".patchwire/committed");
+    let len = || fs::metadata(&committed).unwrap().len();
+    let mut store = open(dir.path());
+    let mut longest = 0;
+    let mut folded = 0;
+    for turn in 0..60u32 {
+        let tree = Tree::new(&["a = 1", &format!("b = {turn}")]);
+        let before = len();
+        let staged = stage(&mut store, 1, &tree).unwrap();
+        store.commit(staged, &[7; 3000], &mut |_| ()).unwrap();
+        store.set_verified(turn % 2 == 0).unwrap();
+        longest = longest.max(len());
+        folded += u32::from(len() < before);
+        if folded == 1 || turn == 59 {
+            drop(store);
+            store = open(dir.path());
+            assert_eq!(*store.managed(), tree.manifest());
+            assert_eq!(store.committed().unwrap().verified, turn % 2 == 0);
+        }
+    }
+    assert!(folded > 0 && longest < 100_000, "{folded} {longest}");
+    store.roll_back(&mut |_| ()).unwrap();
+    assert_eq!(*store.managed(), Tree::new(&["a = 1", "b = 58"]).manifest());
+}
+
+#[test]
+fn a_record_that_was_said_to_be_kept_and_is_gone_is_damage() {
+    let dir = scratch();
+    let state = dir.path().join(".patchwire");
+    let mut store = open(dir.path());
+    let mut lens = Vec::new();
+    for (id, content) in [(1, "a = 1"), (2, "a = 2"), (3, "a = 3")] {
+        push(&mut store, id, &Tree::new(&[content])).unwrap();
+        lens.push(fs::metadata(state.join("committed")).unwrap().len());
+    }
+    store.set_verified(true).unwrap();
+    drop(store);
+    let sound = fs::read(state.join("committed")).unwrap();
+    for damage in [100, lens[1] - 1, lens[2] - 1] {
+        let mut bytes = sound.clone();
+        bytes[usize::try_from(damage).unwrap()] ^= 1;
+        fs::write(state.join("committed"), bytes).unwrap();
+        let error = Store::open(dir.path(), &state, 0).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    }
+    // What was cut off is only that the app was ready.
+    fs::write(state.join("committed"), &sound[..sound.len() - 1]).unwrap();
+    let mut store = open(dir.path());
+    assert!(!store.committed().unwrap().verified);
+    assert_eq!(*store.managed(), Tree::new(&["a = 3"]).manifest());
+    push(&mut store, 4, &Tree::new(&["a = 4"])).unwrap();
+    drop(store);
+    assert_eq!(
+        *open(dir.path()).managed(),
+        Tree::new(&["a = 4"]).manifest()
+    );
 }
 
 #[test]
