@@ -294,7 +294,6 @@ fn agent_messages() -> Vec<(&'static str, AgentMessage)> {
         name: Text::cut("box"),
         epoch: 7,
         root: Some(root()),
-        clock_ms: 1_763_600_000_000,
     };
     let rebase = Rebase {
         epoch: 7,

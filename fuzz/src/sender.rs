@@ -100,7 +100,6 @@ fn greeting(root: Option<WireDigest>) -> Greeting {
         name: Text::cut("box"),
         epoch: 7,
         root,
-        clock_ms: 0,
     }
 }
 
@@ -132,10 +131,9 @@ impl Shell {
         // The only clock is this beginning; what follows is added to it.
         let now = Instant::now();
         let remembered = (first & 1 == 1).then(|| (7 + u64::from(first & 2), root()));
-        let greeting = greeting((first & 4 == 0).then(root));
         let header = push(OWN, Base::Unknown, 0);
         let mut shell = Self {
-            sender: Sender::new(header, &greeting, remembered, now),
+            sender: Sender::new(header, remembered, now),
             now,
             owed: None,
             wanted: 0,

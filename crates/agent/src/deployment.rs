@@ -100,7 +100,6 @@ impl Deployment {
             name: Text::cut(&*self.name),
             epoch: standing.epoch,
             root: standing.root.map(WireDigest),
-            clock_ms: now_ms(),
         }
     }
 
@@ -205,7 +204,7 @@ impl Deployment {
         self.settle().await;
     }
 
-    /// Says what becomes of a push by its header. `came_ms` is when it came, by [`now_ms`].
+    /// Says what becomes of a push by its header. `came_ms` is when it came, since the greeting.
     pub(crate) async fn judge(
         &self,
         push: &Push,

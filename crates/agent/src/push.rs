@@ -31,7 +31,7 @@ use tokio::{
 
 use crate::{
     answers::Recorded,
-    deployment::{Deployment, Judgement, Offered, now_ms, random},
+    deployment::{Deployment, Judgement, Offered, random},
     failure,
     serve::{Reader, Writer},
 };
@@ -54,6 +54,7 @@ pub(crate) async fn serve(
     reader: Reader,
     writer: Writer,
     push: Box<Push>,
+    greeted: Instant,
 ) {
     let push_id = push.push_id;
     let mut taking = Taking {
@@ -64,7 +65,7 @@ pub(crate) async fn serve(
         turn: None,
         offered: None,
         header: push.clone(),
-        came_ms: now_ms(),
+        came_ms: u64::try_from(greeted.elapsed().as_millis()).unwrap_or(u64::MAX),
         staging: None,
         content: None,
         later: VecDeque::new(),
@@ -86,7 +87,7 @@ struct Taking {
     offered: Option<Offered>,
     /// The push as it was judged last.
     header: Box<Push>,
-    /// When it came: what it waits for its turn, or is planned again, does not make it expire.
+    /// When it came, since the greeting: what it waits for its turn, or is planned again, does not make it expire.
     came_ms: u64,
     staging: Option<JoinHandle<Result<Staged, StageError>>>,
     content: Option<mpsc::Sender<Piece>>,

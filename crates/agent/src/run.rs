@@ -37,6 +37,9 @@ const STREAMS: usize = 64;
 /// How many of them may be there for as long as a developer likes, so that pushes find room.
 const LASTING: usize = 32;
 
+/// How many more of them may be kept at hand for what their developers ask next.
+const SPARE: usize = 16;
+
 /// How long a push that is being applied may take to end when the agent is told to.
 const LAST_PUSH: Duration = Duration::from_secs(3);
 
@@ -160,7 +163,7 @@ async fn attend(
     let mut backoff = Backoff::new();
     let mut said = String::new();
     let streams = Arc::new(Semaphore::new(STREAMS));
-    let lasting = Arc::new(Lasting::new(LASTING));
+    let lasting = Arc::new(Lasting::new(LASTING, SPARE));
     loop {
         let connecting = RelayConnection::connect(link, Role::Agent, name, CONNECT);
         match ending.run_until_cancelled(connecting).await {
@@ -208,16 +211,18 @@ async fn attached(
     lasting: &Arc<Lasting>,
 ) -> Ended {
     let mut draining = None;
+    let replaced = CancellationToken::new();
     let reason = loop {
         tokio::select! {
             incoming = connection.accept() => match incoming {
                 Ok(incoming) => match Arc::clone(streams).try_acquire_owned() {
                     Ok(permit) => {
                         let (deployment, lasting) = (Arc::clone(deployment), Arc::clone(lasting));
+                        let replaced = replaced.clone();
                         // On its own: a push that is here as a whole needs neither this connection
                         // nor, when the agent is told to end, this loop.
                         tokio::spawn(async move {
-                            Box::pin(serve::serve(deployment, incoming, &lasting)).await;
+                            Box::pin(serve::serve(deployment, incoming, &lasting, &replaced)).await;
                             drop(permit);
                         });
                     }
@@ -230,6 +235,7 @@ async fn attached(
                 Notice::Drain { .. } => draining = notice.retry_delay(random()),
                 Notice::Replaced { name } => {
                     tracing::warn!(by = name.as_str(), "a newer agent takes over");
+                    replaced.cancel();
                 }
             },
         }

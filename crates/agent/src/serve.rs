@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use patchwire_protocol::{
@@ -23,6 +23,7 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     deployment::Deployment,
@@ -39,13 +40,18 @@ pub(crate) type Writer = FrameWriter<WriteHalf<InnerStream>>;
 /// The most lines in one message: with the longest of lines it still fits a frame.
 const LINES: usize = limits::FRAME / (limits::LOG_LINE + 64);
 
-/// How long a greeted stream may be kept at hand without a word: there are not many.
-const GREETED: Duration = Duration::from_secs(300);
+/// How long a greeted stream may be kept at hand without a word.
+const GREETED: Duration = Duration::from_secs(3600);
+
+/// The same where as many are kept already as there is room for.
+const CROWDED: Duration = Duration::from_secs(10);
 
 /// The places for streams that stay for as long as their developer likes.
 #[derive(Debug)]
 pub(crate) struct Lasting {
     places: Semaphore,
+    /// For those that were greeted and have said nothing yet.
+    spare: Semaphore,
     /// Whether it was said that all are taken, since one was had last.
     said: AtomicBool,
 }
@@ -55,22 +61,34 @@ pub(crate) async fn serve(
     deployment: Arc<Deployment>,
     incoming: IncomingStream,
     lasting: &Lasting,
+    replaced: &CancellationToken,
 ) {
     let stream = match incoming.handshake().await {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%error, "a developer's stream was refused"),
     };
     let (mut reader, mut writer) = stream.into_frames(limits::FRAME);
+    let greeted = Instant::now();
     let greeting = AgentMessage::Greeting(deployment.greeting());
     if writer.send(&greeting).await.is_err() {
         return;
     }
-    let Ok(first) = timeout(GREETED, reader.receive()).await else {
-        return tracing::debug!("a developer's stream said nothing for too long");
+    let first = {
+        let place = lasting.spare.try_acquire();
+        let patience = place.as_ref().map_or(CROWDED, |_| GREETED);
+        let first = timeout(patience, reader.receive());
+        // Whoever keeps it is to find the newer agent with its next stream.
+        match replaced.run_until_cancelled(first).await {
+            Some(Ok(first)) => first,
+            None | Some(Err(_)) => {
+                tracing::debug!("a developer's stream is not waited for any longer");
+                return drop(timeout(limits::STALL, writer.finish()).await);
+            }
+        }
     };
     let result = match first {
         Ok(Some(DeveloperMessage::Push(push))) => {
-            return Box::pin(push::serve(deployment, reader, writer, push)).await;
+            return Box::pin(push::serve(deployment, reader, writer, push, greeted)).await;
         }
         Ok(Some(DeveloperMessage::Status)) => send_status(&mut writer, &deployment.status()).await,
         Ok(Some(DeveloperMessage::Logs(request))) => {
@@ -95,9 +113,10 @@ pub(crate) async fn serve(
 }
 
 impl Lasting {
-    pub(crate) const fn new(places: usize) -> Self {
+    pub(crate) const fn new(places: usize, spare: usize) -> Self {
         Self {
             places: Semaphore::const_new(places),
+            spare: Semaphore::const_new(spare),
             said: AtomicBool::new(false),
         }
     }

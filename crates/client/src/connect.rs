@@ -13,10 +13,11 @@ use patchwire_protocol::message::{
 use patchwire_transport::{Backoff, DeploymentLink, OpenError, RelayConnection, random_u64};
 use tokio::time::timeout;
 
-use self::relay::Relay;
+use self::{relay::Relay, spare::Spare};
 use crate::{error::ClientError, session::Session};
 
 mod relay;
+mod spare;
 
 /// An attempt that is made at all has this long, whatever there is to wait for.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -25,7 +26,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// What a relay that was reached in the last moment has left to get us to the agent.
-const GREETING: Duration = Duration::from_secs(1);
+const OPENING: Duration = Duration::from_secs(1);
 
 /// How long a connection that was made earlier has to get us to the agent. It may be dead without
 /// our knowing: the relay was killed, or this machine slept. A new one tells.
@@ -38,6 +39,9 @@ pub struct ConnectOptions {
     pub wait: Duration,
     /// What the agent's side is told about who this is. Default `developer`.
     pub name: String,
+    /// Whether to keep a stream at hand after each request, so that the next push costs a single
+    /// round trip. For programs that go on; one that ends after a request needs none. Default: yes.
+    pub spare: bool,
 }
 
 impl Default for ConnectOptions {
@@ -45,6 +49,7 @@ impl Default for ConnectOptions {
         Self {
             wait: Duration::from_secs(10),
             name: "developer".to_owned(),
+            spare: true,
         }
     }
 }
@@ -56,6 +61,7 @@ pub struct Client {
     link: DeploymentLink,
     options: ConnectOptions,
     relay: Relay,
+    spare: Spare,
 }
 
 impl Client {
@@ -66,6 +72,7 @@ impl Client {
             link,
             options,
             relay: Relay::default(),
+            spare: Spare::default(),
         }
     }
 
@@ -105,6 +112,7 @@ impl Client {
     pub async fn follow(&self) -> Result<StatusStream, ClientError> {
         let mut session = self.session().await?;
         session.send(&DeveloperMessage::Follow).await?;
+        self.keep_spare(&session.relay);
         Ok(StatusStream { session })
     }
 
@@ -119,8 +127,20 @@ impl Client {
         Ok(LogStream { session })
     }
 
-    /// Opens a conversation with the agent, and waits for relay and agent if need be.
-    pub(crate) async fn session(&self) -> Result<Session, ClientError> {
+    /// Begins a conversation on the stream that is kept at hand, or on a new one. What is said on
+    /// the former may be said to nobody: see [`Session::patience`].
+    pub(crate) async fn session_at_hand(&self) -> Result<Session, ClientError> {
+        match self.spare.take() {
+            Some(mut session) => {
+                session.patience = Some(KEPT);
+                Ok(session)
+            }
+            None => self.session().await,
+        }
+    }
+
+    /// Begins a conversation with the agent, and waits for relay and agent if need be.
+    async fn session(&self) -> Result<Session, ClientError> {
         let deadline = Instant::now() + self.options.wait.min(LONGEST);
         let mut backoff = Backoff::new();
         let mut kept = self.relay.is_made();
@@ -136,11 +156,11 @@ impl Client {
                 Ok(relay) => {
                     let patience = match first_by_kept {
                         true => left.min(KEPT),
-                        false => left.saturating_sub(begun.elapsed()) + GREETING,
+                        false => left.saturating_sub(begun.elapsed()) + OPENING,
                     };
-                    let greeted = timeout(patience, self.greeted(&relay)).await;
+                    let opened = timeout(patience, self.open(&relay)).await;
                     // What is wrong may be its connection, unless the relay has spoken on it.
-                    let is_in_doubt = match &greeted {
+                    let is_in_doubt = match &opened {
                         Ok(Ok(_) | Err(ClientError::NoAgent { .. })) => false,
                         Ok(Err(error)) => error.is_passing(),
                         Err(_) => true,
@@ -148,7 +168,7 @@ impl Client {
                     if is_in_doubt {
                         self.disconnect(&Arc::downgrade(&relay));
                     }
-                    match greeted {
+                    match opened {
                         Ok(Ok(session)) => return Ok(session),
                         Ok(Err(error)) => error,
                         Err(_) if first_by_kept => {
@@ -175,6 +195,7 @@ impl Client {
     /// Closes the connection, so that relay and agent know at once that nobody is here any more. A
     /// push that has been sent as a whole goes on without us.
     pub async fn close(&self) {
+        self.spare.clear();
         if let Some(relay) = self.relay.take().and_then(Arc::into_inner) {
             relay.close().await;
         }
@@ -183,10 +204,18 @@ impl Client {
     /// Lets go of this connection, so that the next request makes a new one, unless another request
     /// has by now.
     pub(crate) fn disconnect(&self, relay: &Weak<RelayConnection>) {
+        self.spare.clear();
         self.relay.forget(relay);
     }
 
-    async fn greeted(&self, relay: &Arc<RelayConnection>) -> Result<Session, ClientError> {
+    /// Sees to it that the next request finds a stream at hand.
+    pub(crate) fn keep_spare(&self, relay: &Weak<RelayConnection>) {
+        if self.options.spare {
+            self.spare.fill(relay);
+        }
+    }
+
+    async fn open(&self, relay: &Arc<RelayConnection>) -> Result<Session, ClientError> {
         let stream = relay.open().await.map_err(|error| match error {
             OpenError::NoAgent => ClientError::NoAgent {
                 app: self.link.app().clone(),
@@ -194,7 +223,7 @@ impl Client {
             },
             error => ClientError::Open(error),
         })?;
-        Session::begin(stream, Arc::downgrade(relay)).await
+        Ok(Session::new(stream, Arc::downgrade(relay)))
     }
 }
 
@@ -211,7 +240,7 @@ impl LogStream {
     ///
     /// [`ClientError`] if the connection is lost.
     pub async fn next(&mut self) -> Result<Option<Vec<LogLine>>, ClientError> {
-        match self.session.reader.receive().await? {
+        match self.session.next().await? {
             None => Ok(None),
             Some(AgentMessage::LogLines(lines)) => Ok(Some(lines)),
             Some(AgentMessage::Misunderstood(what)) => Err(ClientError::Misunderstood {
@@ -257,7 +286,7 @@ impl StatusStream {
     }
 
     async fn receive(&mut self) -> Result<Option<Status>, ClientError> {
-        match self.session.reader.receive().await? {
+        match self.session.next().await? {
             None => Ok(None),
             Some(AgentMessage::Status(status)) => Ok(Some(*status)),
             Some(AgentMessage::Misunderstood(what)) => Err(ClientError::Misunderstood {

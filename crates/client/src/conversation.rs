@@ -12,7 +12,7 @@ use patchwire_protocol::{
     limits,
     manifest::{Entry, Manifest},
     message::{
-        inner::{AgentMessage, DeveloperMessage},
+        inner::DeveloperMessage,
         push::Push,
         value::WireDigest,
     },
@@ -73,6 +73,8 @@ pub(crate) struct Conversation {
     counts: Option<Counts>,
     content_sent: u64,
     sent_at: Option<Instant>,
+    /// Until when the agent has to say something, on a stream that may be dead.
+    first_word: Option<Instant>,
 }
 
 /// A plan that waits for signatures.
@@ -85,13 +87,25 @@ struct Drafted {
 }
 
 impl Conversation {
-    pub(crate) fn new(session: Session, header: Push, plans: Plans) -> Self {
+    pub(crate) async fn new(
+        mut session: Session,
+        header: Push,
+        plans: Plans,
+    ) -> Result<Self, ClientError> {
         let remembered = plans.memory.recall();
-        let known = remembered
+        let mut known = remembered
             .as_ref()
             .map(|r| (r.epoch, WireDigest(r.manifest.root())));
-        let sender = Sender::new(header, &session.greeting, known, Instant::now());
-        Self {
+        if plans.dry_run {
+            // There is no push that the agent could refuse for its base: the greeting tells.
+            let greeting = session.greeted().await?;
+            known = known.filter(|(epoch, root)| {
+                *epoch == greeting.epoch && Some(*root) == greeting.root
+            });
+        }
+        let first_word = session.patience.map(|patience| Instant::now() + patience);
+        let sender = Sender::new(header, known, Instant::now());
+        Ok(Self {
             session,
             plans,
             sender,
@@ -102,7 +116,13 @@ impl Conversation {
             counts: None,
             content_sent: 0,
             sent_at: None,
-        }
+            first_word,
+        })
+    }
+
+    /// The agent's name, if it said anything.
+    pub(crate) fn agent(&self) -> Option<&str> {
+        Some(self.session.greeting()?.name.as_str())
     }
 
     /// Tells whether everything was sent, so that it may have been applied.
@@ -144,6 +164,13 @@ impl Conversation {
                     _ => std::future::pending().await,
                 }
             };
+            let first_word = self.first_word.map(tokio::time::Instant::from_std);
+            let silent = async {
+                match first_word {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
             let timeout = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -152,7 +179,8 @@ impl Conversation {
             };
             tokio::select! {
                 biased;
-                message = self.session.reader.receive() => {
+                message = self.session.next() => {
+                    self.first_word = None;
                     let message = message?.ok_or(ClientError::Lost { source: None })?;
                     self.sender.handle_input(Input::Message(message), Instant::now());
                 }
@@ -170,6 +198,10 @@ impl Conversation {
                     // A large file with little to send: that is not silence.
                     self.reading = false;
                     self.sender.handle_input(Input::Content(Content::Alive), Instant::now());
+                }
+                () = silent => {
+                    tracing::debug!("the stream that was kept says nothing any more");
+                    return Err(ClientError::Lost { source: None });
                 }
                 () = timeout => self.sender.handle_timeout(Instant::now()),
             }
@@ -223,13 +255,7 @@ impl Conversation {
     async fn call_off(&mut self) {
         let heard = async {
             self.session.send(&DeveloperMessage::Abort).await?;
-            while self
-                .session
-                .reader
-                .receive::<AgentMessage>()
-                .await?
-                .is_some()
-            {}
+            while self.session.next().await?.is_some() {}
             Ok::<_, ClientError>(())
         };
         // If it doesn't hear it, it notices by the silence.
@@ -240,7 +266,7 @@ impl Conversation {
     /// what it said is worth more than that we could not go on.
     async fn last_words(&mut self, error: ClientError) -> Result<Outcome, ClientError> {
         while let Ok(Ok(Some(message))) =
-            timeout(limits::STALL, self.session.reader.receive()).await
+            timeout(limits::STALL, self.session.next()).await
         {
             self.sender
                 .handle_input(Input::Message(message), Instant::now());

@@ -232,12 +232,10 @@ impl PushInProgress<'_> {
         loop {
             tries += 1;
             (self.progress)(Progress::Connecting);
-            let (error, relay) = match self.connection.session().await {
+            let (error, relay) = match self.connection.session_at_hand().await {
                 Ok(session) => {
                     let relay = session.relay.clone();
-                    header.expires_ms = session
-                        .agent_clock_ms()
-                        .saturating_add(millis(limits::EXPIRY));
+                    header.expires_ms = millis(session.age() + limits::EXPIRY);
                     let error = match self.converse(session, header.clone(), &mut sent).await {
                         Ok(End::Planned) => return Ok(Ended::Planned),
                         Ok(End::Outcome(outcome)) => match outcome {
@@ -280,7 +278,6 @@ impl PushInProgress<'_> {
         header: Push,
         sent: &mut bool,
     ) -> Result<End, ClientError> {
-        self.agent = session.greeting.name.as_str().to_owned();
         let traffic = session.traffic.clone();
         let plans = Plans {
             root: self.root.to_owned(),
@@ -289,8 +286,15 @@ impl PushInProgress<'_> {
             delete_any: self.request.force || self.request.delete_any,
             dry_run: self.request.dry_run,
         };
-        let mut conversation = Conversation::new(session, header, plans);
+        let relay = session.relay.clone();
+        let mut conversation = Conversation::new(session, header, plans).await?;
         let result = conversation.run(self.progress).await;
+        if result.is_ok() {
+            self.connection.keep_spare(&relay);
+        }
+        if let Some(agent) = conversation.agent() {
+            agent.clone_into(&mut self.agent);
+        }
         if conversation.is_sent() {
             *sent = true;
             self.sent_at = conversation.sent_at().or(self.sent_at);

@@ -74,18 +74,26 @@ impl Context {
         })
     }
 
-    /// A client of a project's deployment. It connects when it is first used.
+    /// A client of a project's deployment for one request. It connects when it is used.
     pub(crate) fn client(&self, project: &Project) -> Result<Client, Failure> {
-        Ok(self.client_of(self.link(project)?))
+        let options = ConnectOptions {
+            spare: false,
+            ..self.connect_options()
+        };
+        Ok(Client::new(self.link(project)?, options))
     }
 
-    /// A client of a link's deployment. It connects when it is first used.
+    /// A client of a link's deployment for many requests. It connects when it is first used.
     pub(crate) fn client_of(&self, link: DeploymentLink) -> Client {
-        let options = ConnectOptions {
+        Client::new(link, self.connect_options())
+    }
+
+    fn connect_options(&self) -> ConnectOptions {
+        ConnectOptions {
             wait: self.options.wait,
             name: author(),
-        };
-        Client::new(link, options)
+            ..ConnectOptions::default()
+        }
     }
 }
 

@@ -1,7 +1,14 @@
 //! A peer's connection to its relay.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
 
+use futures_util::future::{Either, select};
 use patchwire_protocol::{
     limits,
     message::relay::{
@@ -43,6 +50,7 @@ pub struct RelayConnection {
     connection: Connection,
     version: Version,
     inner: Inner,
+    first: First,
     notices: Mutex<FrameReader<RecvStream>>,
     /// Held open: its end would say that this end has nothing more to say.
     _control: FrameWriter<SendStream>,
@@ -52,6 +60,25 @@ pub struct RelayConnection {
 enum Inner {
     Developer(Arc<ClientConfig>),
     Agent(Arc<ServerConfig>),
+}
+
+/// A stream that is being opened.
+type Opening = Pin<Box<dyn Future<Output = Result<InnerStream, OpenError>> + Send>>;
+
+/// The stream that was asked for together with the connection, until it is somebody's.
+#[derive(Default)]
+struct First(StdMutex<Option<Opening>>);
+
+impl First {
+    fn take(&self) -> Option<Opening> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl fmt::Debug for First {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("First")
+    }
 }
 
 impl RelayConnection {
@@ -69,8 +96,32 @@ impl RelayConnection {
         name: &str,
         timeout: Duration,
     ) -> Result<Self, ConnectError> {
+        Self::attached(link, role, name, timeout, Asks::Nothing).await
+    }
+
+    /// Connects as a developer, and asks for a stream together with that, which saves two round
+    /// trips. The first [`Self::open`] gets it, and is to follow at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::connect`]. What becomes of the stream is what `open` says.
+    pub async fn connect_to_open(
+        link: &DeploymentLink,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<Self, ConnectError> {
+        Self::attached(link, Role::Developer, name, timeout, Asks::Stream).await
+    }
+
+    async fn attached(
+        link: &DeploymentLink,
+        role: Role,
+        name: &str,
+        timeout: Duration,
+        asks: Asks,
+    ) -> Result<Self, ConnectError> {
         let credentials = link.credentials(role)?;
-        let attached = Box::pin(attach(link, &credentials, PeerName::nearest(name)));
+        let attached = Box::pin(attach(link, &credentials, PeerName::nearest(name), asks));
         time::timeout(timeout, attached).await.unwrap_or_else(|_| {
             Err(ConnectError::TimedOut {
                 address: link.relay().address().clone(),
@@ -100,47 +151,16 @@ impl RelayConnection {
         let Inner::Developer(config) = &self.inner else {
             return Err(OpenError::NotDeveloper);
         };
-        let opened = Box::pin(self.open_with(Arc::clone(config)));
-        time::timeout(HANDSHAKE_TIMEOUT, opened)
+        let opening = match self.first.take() {
+            Some(first) => first,
+            None => Box::pin(open(self.connection.clone(), Arc::clone(config))),
+        };
+        time::timeout(HANDSHAKE_TIMEOUT, opening)
             .await
             .unwrap_or_else(|_| {
                 let timeout = HANDSHAKE_TIMEOUT;
                 Err(HandshakeError::TimedOut { timeout }.into())
             })
-    }
-
-    async fn open_with(&self, config: Arc<ClientConfig>) -> Result<InnerStream, OpenError> {
-        let lost = |error: ConnectionError| OpenError::Lost(error.into());
-        let cut = |error: io::Error| match self.connection.close_reason() {
-            Some(reason) => lost(reason),
-            None => OpenError::Cut(error),
-        };
-        let (send, mut recv) = self.connection.open_bi().await.map_err(lost)?;
-        let mut send = FrameWriter::new(send, limits::FRAME_UNAUTHENTICATED);
-        match send.send(&Open::Newest).await {
-            Ok(()) => {}
-            // The relay may have answered before it read: the answer is what counts.
-            Err(error) => debug!(%error, "the relay did not read the stream's header"),
-        }
-        let reply = receive_header(&mut recv, limits::FRAME_UNAUTHENTICATED)
-            .await
-            .map_err(|error| match error {
-                ReceiveError::Io(error) => cut(error),
-                misbehaved => OpenError::Misbehaved(misbehaved),
-            })?;
-        match reply {
-            OpenReply::Opened { agent } => {
-                InnerStream::connect(config, send.into_inner(), recv, agent)
-                    .await
-                    .map_err(|error| match self.connection.close_reason() {
-                        Some(reason) => lost(reason),
-                        None => error.into(),
-                    })
-            }
-            OpenReply::Refused(Refusal::NoAgent) => Err(OpenError::NoAgent),
-            OpenReply::Refused(Refusal::DeploymentSecret) => Err(OpenError::WrongSecret),
-            OpenReply::Refused(refusal) => Err(OpenError::Refused(refusal)),
-        }
     }
 
     /// Waits for a developer's stream; a developer's own connection gets none. Cancel safe.
@@ -180,10 +200,18 @@ impl RelayConnection {
     }
 }
 
+/// What a connection is to bring with it.
+#[derive(Clone, Copy)]
+enum Asks {
+    Nothing,
+    Stream,
+}
+
 async fn attach(
     link: &DeploymentLink,
     credentials: &Credentials,
     name: PeerName,
+    asks: Asks,
 ) -> Result<RelayConnection, ConnectError> {
     let relay = link.relay();
     let (streams, inner) = match credentials.role() {
@@ -198,6 +226,51 @@ async fn attach(
     };
     let (endpoint, connection) = dial(relay, streams).await?;
 
+    let introduced = Box::pin(introduce(&connection, link, credentials, name));
+    let (welcomed, first) = match (&inner, asks) {
+        (Inner::Developer(config), Asks::Stream) => {
+            // Polled second: the relay takes the connection's first stream for the hello.
+            let opening: Opening = Box::pin(open(connection.clone(), Arc::clone(config)));
+            match select(introduced, opening).await {
+                Either::Left((welcomed, opening)) => (welcomed, Some(opening)),
+                Either::Right((opened, introduced)) => {
+                    let opened: Opening = Box::pin(std::future::ready(opened));
+                    (introduced.await, Some(opened))
+                }
+            }
+        }
+        (Inner::Developer(_) | Inner::Agent(_), _) => (introduced.await, None),
+    };
+    let Welcomed {
+        version,
+        notices,
+        control,
+    } = welcomed?;
+    Ok(RelayConnection {
+        endpoint,
+        connection,
+        version,
+        inner,
+        first: First(StdMutex::new(first)),
+        notices: Mutex::new(notices),
+        _control: control,
+    })
+}
+
+/// What the relay's welcome leaves.
+struct Welcomed {
+    version: Version,
+    notices: FrameReader<RecvStream>,
+    control: FrameWriter<SendStream>,
+}
+
+/// Says who this end is, and waits for the relay's welcome.
+async fn introduce(
+    connection: &Connection,
+    link: &DeploymentLink,
+    credentials: &Credentials,
+    name: PeerName,
+) -> Result<Welcomed, ConnectError> {
     let lost = |error: ConnectionError| ConnectError::Lost(error.into());
     let (send, recv) = connection.open_bi().await.map_err(lost)?;
     let mut exporter = [0; EXPORTER_LEN];
@@ -207,7 +280,7 @@ async fn attach(
     let hello = Hello {
         versions: VersionRange::SUPPORTED,
         role: credentials.role(),
-        relay_key: PresentedKey(*relay.relay_key().expose()),
+        relay_key: PresentedKey(*link.relay().relay_key().expose()),
         app: credentials.app().clone(),
         deployment: credentials.deployment().clone(),
         developer: credentials.developer_key(),
@@ -225,13 +298,10 @@ async fn attach(
     };
     // Received also if sending failed: a relay that is full answers before it has read.
     match (notices.receive().await, sent) {
-        (Ok(Some(RelayReply::Welcome { version })), Ok(())) => Ok(RelayConnection {
-            endpoint,
-            connection,
+        (Ok(Some(RelayReply::Welcome { version })), Ok(())) => Ok(Welcomed {
             version,
-            inner,
-            notices: Mutex::new(notices),
-            _control: control,
+            notices,
+            control,
         }),
         (Ok(Some(RelayReply::Refused(refusal))), _) => Err(ConnectError::Refused(refusal)),
         (Ok(_), Err(SendError::Io(error))) | (Err(ReceiveError::Io(error)), _) => {
@@ -241,4 +311,40 @@ async fn attach(
         (Ok(None), Ok(())) => Err(closed(io::ErrorKind::UnexpectedEof.into())),
         (Err(misbehaved), _) => Err(ConnectError::Misbehaved(misbehaved)),
     }
+}
+
+/// Opens a stream to the agent. What is said to it goes with the request to the relay, whose reply
+/// then comes together with what the agent says.
+async fn open(
+    connection: Connection,
+    config: Arc<ClientConfig>,
+) -> Result<InnerStream, OpenError> {
+    let lost = |error: ConnectionError| OpenError::Lost(error.into());
+    let (send, mut recv) = connection.open_bi().await.map_err(lost)?;
+    let mut send = FrameWriter::new(send, limits::FRAME_UNAUTHENTICATED);
+    match send.send(&Open::Newest).await {
+        Ok(()) => {}
+        // The relay may have answered before it read: the answer is what counts.
+        Err(error) => debug!(%error, "the relay did not read the stream's header"),
+    }
+    let reply = async move {
+        let reply = receive_header(&mut recv, limits::FRAME_UNAUTHENTICATED)
+            .await
+            .map_err(|error| match error {
+                ReceiveError::Io(error) => OpenError::Cut(error),
+                misbehaved => OpenError::Misbehaved(misbehaved),
+            })?;
+        match reply {
+            OpenReply::Opened { agent } => Ok((recv, agent)),
+            OpenReply::Refused(Refusal::NoAgent) => Err(OpenError::NoAgent),
+            OpenReply::Refused(Refusal::DeploymentSecret) => Err(OpenError::WrongSecret),
+            OpenReply::Refused(refusal) => Err(OpenError::Refused(refusal)),
+        }
+    };
+    let opened = InnerStream::connect(config, send.into_inner(), Box::pin(reply)).await;
+    opened.map_err(|error| match (error, connection.close_reason()) {
+        // The stream ended with its connection, which says why.
+        (OpenError::Cut(_) | OpenError::Handshake(_), Some(reason)) => lost(reason),
+        (error, _) => error,
+    })
 }

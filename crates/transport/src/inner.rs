@@ -1,7 +1,7 @@
 //! The stream between developer and agent: TLS from end to end over a stream that the relay pipes.
 
 use std::{
-    io,
+    fmt, io,
     pin::Pin,
     sync::{
         Arc,
@@ -25,6 +25,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::{
+    connection::OpenError,
     stream::{FrameReader, FrameWriter, ReceiveError, receive_header},
     tls,
 };
@@ -63,21 +64,39 @@ pub struct InnerStream {
     traffic: Traffic,
 }
 
+/// The receiving half behind the relay's reply, and how the agent wants to be called.
+pub(crate) type Opened = Result<(RecvStream, PeerName), OpenError>;
+
+/// What the relay replies before it pipes.
+pub(crate) type Reply = Pin<Box<dyn Future<Output = Opened> + Send + Sync>>;
+
 impl InnerStream {
+    /// Authenticates both ends of a stream that the relay was asked for and on which its reply is
+    /// still to come: what this end says first goes with the request.
     pub(crate) async fn connect(
         config: Arc<ClientConfig>,
         send: SendStream,
-        recv: RecvStream,
-        peer: PeerName,
-    ) -> Result<Self, HandshakeError> {
+        reply: Reply,
+    ) -> Result<Self, OpenError> {
         let traffic = Traffic::default();
-        let piped = Piped::new(send, recv, traffic.clone());
+        let piped = Piped::new(send, Receiving::Replied(reply), traffic.clone());
         let name = ServerName::try_from(tls::NO_NAME).expect("it is a DNS name");
-        let connected = TlsConnector::from(config)
-            .connect(name, piped)
-            .await
-            .map_err(HandshakeError::Tls)?;
-        Self::new(connected.into(), peer, traffic)
+        let connecting = TlsConnector::from(config).connect(name, piped);
+        match connecting.into_fallible().await {
+            Ok(mut connected) => match connected.get_mut().0.receiving.take_peer() {
+                Some(peer) => Ok(Self::new(connected.into(), peer, traffic)?),
+                None => Err(HandshakeError::Protocol.into()),
+            },
+            // The relay may have refused before all was written to it: what it says is what counts.
+            Err((error, piped)) => match piped.receiving {
+                Receiving::Refused(refused) => Err(refused),
+                Receiving::Replied(reply) => match reply.await {
+                    Ok(_) => Err(HandshakeError::Tls(error).into()),
+                    Err(refused) => Err(refused),
+                },
+                Receiving::Open { .. } => Err(HandshakeError::Tls(error).into()),
+            },
+        }
     }
 
     fn new(
@@ -178,7 +197,11 @@ impl IncomingStream {
             .await
             .map_err(HandshakeError::Header)?;
         let traffic = Traffic::default();
-        let piped = Piped::new(self.send, self.recv, traffic.clone());
+        let receiving = Receiving::Open {
+            recv: self.recv,
+            peer: None,
+        };
+        let piped = Piped::new(self.send, receiving, traffic.clone());
         let accepted = TlsAcceptor::from(self.config)
             .accept(piped)
             .await
@@ -215,15 +238,64 @@ impl Traffic {
 #[derive(Debug)]
 struct Piped {
     send: SendStream,
-    recv: RecvStream,
+    receiving: Receiving,
     traffic: Traffic,
 }
 
+/// The receiving half of a stream.
+enum Receiving {
+    /// The relay's reply comes first.
+    Replied(Reply),
+    /// The relay refused the stream.
+    Refused(OpenError),
+    /// What comes is the other end's.
+    Open {
+        recv: RecvStream,
+        /// Whose it is, until that was asked for.
+        peer: Option<PeerName>,
+    },
+}
+
+impl Receiving {
+    const fn take_peer(&mut self) -> Option<PeerName> {
+        match self {
+            Self::Open { peer, .. } => peer.take(),
+            Self::Replied(_) | Self::Refused(_) => None,
+        }
+    }
+
+    fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<io::Result<&mut RecvStream>> {
+        if let Self::Replied(reply) = self {
+            *self = match ready!(reply.as_mut().poll(context)) {
+                Ok((recv, peer)) => Self::Open {
+                    recv,
+                    peer: Some(peer),
+                },
+                Err(refused) => Self::Refused(refused),
+            };
+        }
+        Poll::Ready(match self {
+            Self::Open { recv, .. } => Ok(recv),
+            Self::Replied(_) | Self::Refused(_) => Err(io::ErrorKind::ConnectionRefused.into()),
+        })
+    }
+}
+
+impl fmt::Debug for Receiving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replied(_) => f.write_str("Replied"),
+            Self::Refused(error) => f.debug_tuple("Refused").field(error).finish(),
+            Self::Open { recv, .. } => f.debug_tuple("Open").field(recv).finish(),
+        }
+    }
+}
+
 impl Piped {
-    const fn new(send: SendStream, recv: RecvStream, traffic: Traffic) -> Self {
+    const fn new(send: SendStream, receiving: Receiving, traffic: Traffic) -> Self {
         Self {
             send,
-            recv,
+            receiving,
             traffic,
         }
     }
@@ -236,11 +308,8 @@ impl AsyncRead for Piped {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(AsyncRead::poll_read(
-            Pin::new(&mut self.recv),
-            context,
-            buffer
-        ))?;
+        let recv = ready!(self.receiving.poll_open(context))?;
+        ready!(AsyncRead::poll_read(Pin::new(recv), context, buffer))?;
         let len = buffer.filled().len() - before;
         let received = &self.traffic.0.received;
         received.fetch_add(len as u64, Ordering::Relaxed);

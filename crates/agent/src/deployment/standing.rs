@@ -82,7 +82,7 @@ impl Standing {
         }
     }
 
-    /// Says what becomes of a push that came at `came_ms`. `offered` is what was offered to it
+    /// Says what becomes of a push that came `came_ms` after the greeting. `offered` is what was offered to it
     /// before, and stands as long as the push has its turn. `restarts` tells whether the app is
     /// started anew for a push, so that one seen to be ready runs what stands.
     pub(crate) fn judge(
@@ -133,7 +133,7 @@ impl Standing {
                 ..refusal(push, Failure::new(FailureCode::Invalid, ""))
             });
         }
-        if came_ms > push.expires_ms {
+        if came_ms >= push.expires_ms {
             return refuse(
                 FailureCode::Expired,
                 "the push came after it had expired: push again",
@@ -186,7 +186,7 @@ mod tests {
             base,
             target: WireDigest(digest(target)),
             operations: 0,
-            expires_ms: 100,
+            expires_ms: 101,
             force: false,
             links_may_leave: false,
             app: AppOptions::default(),
@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn a_push_is_answered_once_and_not_after_it_expired() {
         let late = Push {
-            expires_ms: 99,
+            expires_ms: 100,
             ..push(1, committed("old"), "new")
         };
         assert_eq!(

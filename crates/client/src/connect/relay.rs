@@ -11,7 +11,7 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, WeakShared},
 };
-use patchwire_transport::{ConnectError, DeploymentLink, RelayConnection, Role};
+use patchwire_transport::{ConnectError, DeploymentLink, RelayConnection};
 use tokio::time::timeout;
 
 /// What an attempt comes to, for everyone who waits for it.
@@ -110,7 +110,7 @@ fn attempt(
     patience: Duration,
 ) -> Attempt {
     async move {
-        let connected = RelayConnection::connect(&link, Role::Developer, &name, patience);
+        let connected = RelayConnection::connect_to_open(&link, &name, patience);
         let connected = connected.await.map(Arc::new).map_err(Arc::new);
         let mut slot = lock(&slot);
         // Closed meanwhile, it is for those alone who wait for it.

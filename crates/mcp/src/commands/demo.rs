@@ -6,7 +6,7 @@ use std::{env, fs, future::ready, io, path::PathBuf, pin::pin, process::ExitCode
 
 use anyhow::{Context as _, Error, anyhow, ensure};
 use patchwire_client::{
-    Client, ConnectOptions, PushRequest,
+    Client, PushRequest,
     config::{self, Project},
     report::{PushReport, ReportStatus},
 };
@@ -248,10 +248,6 @@ struct Developer {
 
 impl Developer {
     fn new(stage: &Stage, link: DeploymentLink, context: &Context) -> Result<Self, Failure> {
-        let options = ConnectOptions {
-            wait: context.options.wait,
-            name: context::author(),
-        };
         let project = Project::find(&stage.source(), None)?;
         let request = PushRequest {
             scan: project.scan_options(),
@@ -260,7 +256,7 @@ impl Developer {
             ..PushRequest::new(&project.root, stage.path("state"))
         };
         Ok(Self {
-            client: Client::new(link, options),
+            client: context.client_of(link),
             request,
             quiet: context.options.quiet,
         })

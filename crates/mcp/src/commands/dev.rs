@@ -4,7 +4,7 @@
 use std::{convert::Infallible, ffi::OsString, future::ready, process::ExitCode};
 
 use anyhow::{Error, anyhow};
-use patchwire_client::{Client, ConnectOptions, PushRequest, config::Project};
+use patchwire_client::{PushRequest, config::Project};
 use patchwire_protocol::app::ReadyCheck;
 
 use super::watch;
@@ -154,11 +154,7 @@ impl Stage {
             observer.screen.pass(Stream::Stdout, stdout);
             observer.screen.pass(Stream::Stderr, stderr);
         }
-        let connect = ConnectOptions {
-            wait: context.options.wait,
-            name: context::author(),
-        };
-        let client = Client::new(link, connect);
+        let client = context.client_of(link);
         let live = Live {
             context,
             client: &client,

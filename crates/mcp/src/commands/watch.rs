@@ -16,7 +16,7 @@ use crate::{
 
 pub(crate) async fn run(context: &Context, watch: Watch) -> Result<ExitCode, Failure> {
     let project = context.project()?;
-    let client = context.client(&project)?;
+    let client = context.client_of(context.link(&project)?);
     let request = |project: &Project| {
         project.check_link(client.link())?;
         let request = PushRequest {

@@ -428,7 +428,6 @@ async fn an_agent_that_prints_without_end_is_heard_for_the_lines_that_were_asked
             name: Text::cut("mallory"),
             epoch: 1,
             root: None,
-            clock_ms: 0,
         });
         writer.send(&greeting).await.unwrap();
         let asked = reader.receive::<DeveloperMessage>().await;

@@ -189,9 +189,8 @@ fn what_an_agent_says_of_its_tree() {
             name: Text::cut("box"),
             epoch: 7,
             root: Some(WireDigest(digest(3))),
-            clock_ms: 250,
         }),
-        &[&[0], b"\x03box", &[7], &[1], &[3; 32], &[250]],
+        &[&[0], b"\x03box", &[7], &[1], &[3; 32]],
     );
     golden(
         &AgentMessage::Rebase(Rebase {

@@ -1,6 +1,7 @@
 //! What developer and agent say to each other inside their inner session.
 //!
-//! The agent speaks first, with a [`Greeting`]. The developer's first message says what the stream
+//! The agent's first message is a [`Greeting`], for which the developer need not wait. The developer's
+//! first message says what the stream
 //! is for: [`DeveloperMessage::Push`], [`DeveloperMessage::Status`], [`DeveloperMessage::Logs`] or
 //! [`DeveloperMessage::Follow`]. Every message is one frame (see [`crate::frame`]); its body is the variant's index as a
 //! variable-length integer (one byte here), then the fields in order.
@@ -29,8 +30,6 @@ pub struct Greeting {
     pub epoch: u64,
     /// The root of what it last committed.
     pub root: Option<WireDigest>,
-    /// The agent's clock, in milliseconds since 1970.
-    pub clock_ms: u64,
 }
 
 /// What a developer says to an agent.

@@ -72,7 +72,8 @@ pub struct Push {
     pub target: WireDigest,
     /// How many operations follow.
     pub operations: u64,
-    /// When it may no longer be applied, in milliseconds since 1970 by the agent's clock.
+    /// When it may no longer be applied, in milliseconds since the agent greeted on this stream and
+    /// by its clock.
     pub expires_ms: u64,
     /// Whether it replaces what another client committed, and deletes as much as it says.
     pub force: bool,

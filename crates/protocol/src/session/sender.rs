@@ -6,7 +6,7 @@ use crate::{
     limits,
     manifest::{Manifest, ManifestEntry},
     message::{
-        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart},
+        inner::{AgentMessage, DeveloperMessage, Rebase, SignaturePart},
         push::{Answer, Base, Phase, Push},
         value::WireDigest,
     },
@@ -137,18 +137,13 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Begins a push to the agent that greeted.
+    /// Begins a push.
     ///
-    /// `remembered` are the epoch and root that this client believes the agent to have. The
-    /// header's `base`, `epoch` and `operations` are filled in here.
+    /// `remembered` are the epoch and root that this client believes the agent to have, which the
+    /// agent says if it hasn't: nobody waits for its greeting. The header's `base`, `epoch` and
+    /// `operations` are filled in here.
     #[must_use]
-    pub fn new(
-        mut header: Header,
-        greeting: &Greeting,
-        remembered: Option<(u64, WireDigest)>,
-        now: Instant,
-    ) -> Self {
-        header.epoch = greeting.epoch;
+    pub fn new(header: Header, remembered: Option<(u64, WireDigest)>, now: Instant) -> Self {
         let mut sender = Self {
             state: State::Asking,
             header,
@@ -157,14 +152,15 @@ impl Sender {
             sent: false,
             rebases: 0,
         };
-        match (remembered, greeting.root) {
-            (Some((epoch, root)), Some(actual)) if epoch == greeting.epoch && root == actual => {
+        match remembered {
+            Some((epoch, root)) => {
+                sender.header.epoch = epoch;
                 sender.outputs.push_back(Output::Plan(Basis::Remembered));
                 sender.state = State::Planning {
                     base: Base::Committed(root),
                 };
             }
-            _ => sender.send_header(Base::Unknown, 0),
+            None => sender.send_header(Base::Unknown, 0),
         }
         sender
     }

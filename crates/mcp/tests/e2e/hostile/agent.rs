@@ -158,7 +158,6 @@ impl Conversation {
             name: Text::cut("mallory\x1b[2J"),
             epoch: 1,
             root: None,
-            clock_ms: 1_000_000,
         };
         self.say(&AgentMessage::Greeting(greeting)).await;
     }

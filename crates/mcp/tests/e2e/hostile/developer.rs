@@ -289,7 +289,7 @@ async fn headers_that_may_not_be_are_refused() {
     let cases = [
         (
             "expired",
-            with(&|push| push.expires_ms = 1),
+            with(&|push| push.expires_ms = 0),
             failed(FailureCode::Expired),
         ),
         (

@@ -19,7 +19,7 @@ use crate::{
     limits,
     manifest::{Entry, Manifest, ManifestEntry, Mode, tests::path},
     message::{
-        inner::{AgentMessage, DeveloperMessage, Greeting, SignaturePart},
+        inner::{AgentMessage, DeveloperMessage, SignaturePart},
         push::{AppOptions, Base, ClientId, Failure, FailureCode, Push, PushId},
         value::{Text, WireDigest},
     },
@@ -158,12 +158,6 @@ impl Pair {
         )]
         let now = Instant::now();
         let delay = Duration::from_millis(50);
-        let greeting = Greeting {
-            name: Text::cut("box"),
-            epoch: 7,
-            root: (!actual.is_empty()).then(|| root(actual)),
-            clock_ms: 0,
-        };
         let remembers = (!remembered.is_empty()).then(|| (7, root(remembered)));
         let header = Push {
             push_id: PushId([1; 16]),
@@ -183,7 +177,7 @@ impl Pair {
             now,
             up: Wire::new(piece, delay, cut),
             down: Wire::new(piece, delay, usize::MAX),
-            sender: Sender::new(header, &greeting, remembers, now),
+            sender: Sender::new(header, remembers, now),
             receiver: Receiver::new(now),
             developer: Developer {
                 target: target.clone(),

@@ -103,7 +103,7 @@ impl Deployed {
             base: Base::Committed(greeting.root.unwrap()),
             target: WireDigest(target.root()),
             operations: operations.len() as u64,
-            expires_ms: greeting.clock_ms + 120_000,
+            expires_ms: 120_000,
             force: false,
             links_may_leave: false,
             app: AppOptions::default(),
