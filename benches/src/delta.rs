@@ -12,10 +12,8 @@
 //! there is room ([`files`]). Everything an engine makes is checked: each signature to be the same,
 //! each delta and each patched target byte for byte.
 
-mod child;
 mod engines;
 mod files;
-mod noise;
 mod operation;
 mod report;
 mod rounds;
@@ -38,7 +36,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 pub(crate) use self::worker::work;
 use self::{
-    child::Interruption,
     engines::Engine,
     files::{Need, Scratch},
     report::{Peer, Row, SparseFigures, print_conditions, print_floors, print_sparse, print_wire},
@@ -46,6 +43,7 @@ use self::{
     worker::Worker,
     workloads::Workload,
 };
+use crate::child::Interruption;
 
 /// What the help says behind the options.
 pub(crate) const HOW_TO_READ: &str = "\

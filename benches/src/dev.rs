@@ -18,7 +18,10 @@ use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::measure::median;
+use crate::{
+    measure::median,
+    programs::{Programs, isolate},
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -42,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(1);
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let patchwire = build()?;
+    let patchwire = Programs::build(&["patchwire"])?.path("patchwire");
     let dir = tempfile::Builder::new()
         .prefix("patchwire-bench-")
         .tempdir()?;
@@ -53,14 +56,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let app = developed.app();
     let mut dev = Command::new(patchwire);
     dev.arg("dev").arg("--").args(&app);
-    // Neither settings nor state of the user's.
-    for (name, _) in env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("PATCHWIRE_") || text.starts_with("XDG_") {
-            dev.env_remove(name);
-        }
-    }
-    dev.env("HOME", dir.path());
+    isolate(&mut dev, dir.path());
     let mut dev = Running::start(&developed, dev)?;
     dev.serves(MESSAGE)?;
     let mut peer = match Peer::find() {
@@ -136,31 +132,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         write!(out, ", the peer {:.2}x of dev", spread.ratio(&dev))?;
     }
     Ok(writeln!(out)?)
-}
-
-/// Builds the binary that is measured as this one was built, and says where it is.
-fn build() -> anyhow::Result<PathBuf> {
-    // Without cargo around it is what lies beside this program.
-    if let Some(cargo) = env::var_os("CARGO") {
-        let mut build = Command::new(cargo);
-        build.args(["build", "--bin", "patchwire", "--manifest-path"]);
-        build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
-        if cfg!(not(debug_assertions)) {
-            build.arg("--release");
-        }
-        // What cargo says of this package is taken for a change by others' build scripts, which would
-        // then build most of the workspace anew.
-        for (name, _) in env::vars_os() {
-            let text = name.to_string_lossy();
-            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-                build.env_remove(name);
-            }
-        }
-        ensure!(build.status()?.success(), "patchwire can't be built");
-    }
-    let path = env::current_exe()?.with_file_name("patchwire");
-    ensure!(path.exists(), "there is no {}", path.display());
-    Ok(path)
 }
 
 /// A copy of the example, and the port that is its own.

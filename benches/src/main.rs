@@ -3,9 +3,13 @@
 //!
 //! `cargo run --release -p patchwire-benches -- delta`
 
+mod child;
 mod delta;
 mod dev;
 mod measure;
+mod noise;
+mod programs;
+mod tree;
 
 use clap::{Parser, Subcommand};
 
@@ -24,6 +28,8 @@ enum Question {
     /// One in-process engine of `delta`, or what makes its inputs: commands on stdin
     #[command(hide = true)]
     DeltaWorker,
+    /// What does a push of a whole tree take, next to rsync and git status?
+    Tree(tree::Args),
     /// How long from saving a file to the new code being served, under `patchwire dev`?
     Dev(dev::Args),
 }
@@ -32,6 +38,7 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().question {
         Question::Delta(args) => delta::run(args),
         Question::DeltaWorker => delta::work(),
+        Question::Tree(args) => tree::run(&args),
         Question::Dev(args) => dev::run(&args),
     }
 }

@@ -10,14 +10,16 @@ use anyhow::{Context, bail, ensure};
 use indicatif::ProgressBar;
 
 use super::{
-    child::{Interruption, Running},
     engines::{Engine, InProcess, Program},
     files::{Files, are_equal, remove_if_present},
     operation::Operation,
     worker::{Made, Measured, Outcome, SingleRounds, Worker},
     workloads::Workload,
 };
-use crate::measure::{Cost, Resident, Spread};
+use crate::{
+    child::{Interruption, Running},
+    measure::{Cost, Resident, Spread},
+};
 
 /// How to measure.
 #[derive(Debug, Clone, Copy)]

@@ -15,11 +15,11 @@ use rustix::io::Errno;
 use super::{
     engines::{Engine, stream_diff, stream_patch, stream_signature},
     files::{Files, Need},
-    noise::Noise,
     operation::Operation,
     worker::Meter,
     workloads::edited,
 };
+use crate::noise::Noise;
 
 /// The operations, in their order.
 pub(crate) const OPERATIONS: [Operation; 3] = [

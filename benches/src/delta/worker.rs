@@ -8,10 +8,8 @@
 mod serve;
 
 use std::{
-    collections::VecDeque,
-    io::{Read, Write},
     path::PathBuf,
-    process::{ChildStdin, ChildStdout, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -19,14 +17,11 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::serve::{Meter, work};
-use super::{
-    child::{Interruption, Running},
-    engines::InProcess,
-    files::Files,
-    operation::Operation,
-    workloads::Workload,
+use super::{engines::InProcess, files::Files, operation::Operation, workloads::Workload};
+use crate::{
+    child::{Dialogue, Interruption},
+    measure::Cost,
 };
-use crate::measure::Cost;
 
 /// The hidden subcommand that [`work`]s.
 const SUBCOMMAND: &str = "delta-worker";
@@ -128,30 +123,16 @@ pub(crate) enum Outcome {
 /// A worker, which ends with this value.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    running: Running,
-    stdin: ChildStdin,
-    stdout: ChildStdout,
-    received: VecDeque<u8>,
-    interruption: Interruption,
+    dialogue: Dialogue,
 }
 
 impl Worker {
     pub(crate) fn start(interruption: &Interruption) -> anyhow::Result<Self> {
         // This very program, even if another was built in its place meanwhile.
         let mut command = Command::new("/proc/self/exe");
-        command
-            .arg(SUBCOMMAND)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut running = Running::start(command)?;
-        let (stdin, stdout) = running.pipes().context("both are pipes")?;
-        Ok(Self {
-            running,
-            stdin,
-            stdout,
-            received: VecDeque::new(),
-            interruption: interruption.clone(),
-        })
+        command.arg(SUBCOMMAND);
+        let dialogue = Dialogue::start(command, interruption)?;
+        Ok(Self { dialogue })
     }
 
     /// Makes the inputs of a workload, and gives what a reader must know of them.
@@ -216,7 +197,7 @@ impl Worker {
             Some(Reply::Finished { cost }) => cost,
             Some(reply) => unexpected(&reply)?,
             None => {
-                let used = self.running.kill()?;
+                let used = self.dialogue.into_running().kill()?;
                 let cpu = (used.utime + used.stime).saturating_sub(cpu_before);
                 return Ok((None, Outcome::OverLimit { cpu }));
             }
@@ -273,10 +254,8 @@ impl Worker {
     }
 
     fn send(&mut self, request: &Request) -> anyhow::Result<()> {
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
         // A worker that has ended says why on its stdout, or on our stderr.
-        Ok(self.stdin.write_all(&line)?)
+        self.dialogue.say(serde_json::to_vec(request)?)
     }
 
     fn receive(&mut self) -> anyhow::Result<Reply> {
@@ -286,24 +265,12 @@ impl Worker {
 
     /// The next reply; `None` if there is none until the deadline.
     fn receive_until(&mut self, deadline: Instant) -> anyhow::Result<Option<Reply>> {
-        loop {
-            if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.received.drain(..=end).collect();
-                return match serde_json::from_slice(&line)? {
-                    Reply::Failed { error } => bail!(error),
-                    reply => Ok(Some(reply)),
-                };
-            }
-            if !self.interruption.await_readable(&self.stdout, deadline)? {
-                return Ok(None);
-            }
-            let mut buffer = [0; 4096];
-            let len = self.stdout.read(&mut buffer)?;
-            if len == 0 {
-                self.interruption.check()?;
-                bail!("a worker has ended before its work was done");
-            }
-            self.received.extend(&buffer[..len]);
+        let Some(line) = self.dialogue.hear(deadline)? else {
+            return Ok(None);
+        };
+        match serde_json::from_slice(&line)? {
+            Reply::Failed { error } => bail!(error),
+            reply => Ok(Some(reply)),
         }
     }
 }

@@ -12,7 +12,8 @@ mod text;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::edits::edited;
-use super::{noise::Noise, operation::Operation};
+use super::operation::Operation;
+use crate::noise::Noise;
 
 /// A kind of basis and target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]

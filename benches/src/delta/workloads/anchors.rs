@@ -8,7 +8,7 @@ use super::{
     Pair,
     selection::{GRAM, ISOLATION, KEY_LEN, SELECTED, Selection},
 };
-use crate::delta::noise::Noise;
+use crate::noise::Noise;
 
 /// How long a stretch with an anchor is, and the noise before the next.
 const UNIT: usize = 96;

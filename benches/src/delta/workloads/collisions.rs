@@ -9,7 +9,7 @@ use super::{
     Pair,
     selection::{GRAM, Selection},
 };
-use crate::delta::noise::Noise;
+use crate::noise::Noise;
 
 /// What is longer takes some engines minutes.
 pub(super) const MAX_LEN: usize = 8 << 20;

@@ -1,7 +1,7 @@
 //! Scattered edits in binaries.
 
 use super::{Pair, real, scaled};
-use crate::delta::noise::Noise;
+use crate::noise::Noise;
 
 /// The longest edit in bytes.
 const MAX_EDIT: usize = 64;

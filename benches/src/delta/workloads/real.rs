@@ -9,7 +9,7 @@ use std::{
 
 use bytesize::ByteSize;
 
-use crate::delta::noise::Noise;
+use crate::noise::Noise;
 
 /// The content of many files, one behind the other.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Data that repeats itself, where one block of the basis is as good as many others.
 
 use super::{Pair, edits::edited};
-use crate::delta::noise::Noise;
+use crate::noise::Noise;
 
 /// How many edits there are, whatever the length.
 const EDITS: usize = 16;

@@ -4,7 +4,7 @@
 //! can tell: headers, cell pointers, records that grow from the end of a page, and zeros between.
 
 use super::{Pair, real::WORDS, scaled};
-use crate::delta::noise::Noise;
+use crate::noise::Noise;
 
 /// The default of SQLite.
 const PAGE: usize = 4096;

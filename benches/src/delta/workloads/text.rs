@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use super::{Pair, real, scaled};
-use crate::delta::noise::Noise;
+use crate::noise::Noise;
 
 /// How many edits there are in 256 MiB.
 const EDITS: usize = 4096;

@@ -1,5 +1,7 @@
 //! Child processes with a time limit, whose cost the kernel tells.
 
+mod dialogue;
+
 use std::{
     os::{
         fd::{AsFd, OwnedFd},
@@ -17,10 +19,12 @@ use anyhow::{Context, bail};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
+    process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open},
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use wait4::{ResUse, ResourceUsage, Wait4};
+
+pub(crate) use self::dialogue::Dialogue;
 
 /// Whether somebody wants this program to end: then nothing waits any longer, everything returns, and
 /// children and files go with the values that hold them.
@@ -105,6 +109,24 @@ impl Running {
         }
         let child = self.child.take().context("it was waited for before")?;
         Ok(Some(child.wait4()?))
+    }
+
+    /// Its number, as long as nobody has waited for it.
+    pub(crate) fn id(&self) -> anyhow::Result<Pid> {
+        let child = self.child.as_ref().context("it was waited for before")?;
+        Ok(Pid::from_child(child))
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn terminate(
+        mut self,
+        interruption: &Interruption,
+        deadline: Instant,
+    ) -> anyhow::Result<()> {
+        kill_process(self.id()?, Signal::TERM)?;
+        self.wait(interruption, deadline)?
+            .context("it doesn't end when it is asked to")?;
+        Ok(())
     }
 
     /// Ends it, and says what it has cost.

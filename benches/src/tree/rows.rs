@@ -1,0 +1,128 @@
+//! The questions, each with what must hold.
+
+mod edits;
+mod first_push;
+mod unchanged;
+mod warm;
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use indicatif::ProgressBar;
+
+use super::{
+    forest::Forest,
+    peers::{Rsync, commit},
+    report::Measured,
+    sample::Series,
+    site::Site,
+};
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Row {
+    /// A command of its own, where nothing has changed in the large tree
+    Unchanged,
+    /// A command of its own, after 20 edits in the small tree
+    Edits,
+    /// A server that runs already, after one edit in the large tree
+    Warm,
+    /// The first push of the small tree
+    FirstPush,
+}
+
+impl Row {
+    pub(crate) fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    pub(crate) fn measure(self, field: &mut Field<'_>) -> anyhow::Result<Vec<Measured>> {
+        Ok(match self {
+            Self::Unchanged => vec![unchanged::measure(field)?],
+            Self::Edits => vec![edits::measure(field)?],
+            Self::Warm => vec![warm::measure(field)?],
+            Self::FirstPush => vec![first_push::measure(field)?],
+        })
+    }
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    /// The files of the large tree; the small one has a tenth.
+    pub(crate) files: usize,
+    /// How many rounds count.
+    pub(crate) rounds: usize,
+}
+
+impl Sizes {
+    pub(crate) fn small(self) -> usize {
+        (self.files / 10).max(1)
+    }
+}
+
+/// Where and how rows are measured.
+#[derive(Debug)]
+pub(crate) struct Field<'a> {
+    pub(crate) site: &'a Site,
+    pub(crate) sizes: Sizes,
+    pub(crate) progress: &'a ProgressBar,
+    /// Made once, as it takes long, and edited by several rows.
+    large: Option<Forest>,
+}
+
+impl<'a> Field<'a> {
+    pub(crate) const fn new(site: &'a Site, sizes: Sizes, progress: &'a ProgressBar) -> Self {
+        Self {
+            site,
+            sizes,
+            progress,
+            large: None,
+        }
+    }
+
+    /// The large tree, as the row before has left it.
+    fn take_large(&mut self) -> anyhow::Result<Forest> {
+        match self.large.take() {
+            Some(large) => Ok(large),
+            None => self.plant("large", self.sizes.files),
+        }
+    }
+
+    /// A tree in a repository in which all is committed.
+    fn plant(&self, name: &str, files: usize) -> anyhow::Result<Forest> {
+        self.show(&format!("making {files} files"));
+        let root = self.site.dir.join("sources").join(name);
+        let forest = Forest::plant(&root, files, files as u64, &self.site.interruption)?;
+        commit(self.site, &root)?;
+        Ok(forest)
+    }
+
+    /// Where rsync pushes to.
+    fn target(&self, name: &str) -> PathBuf {
+        self.site.dir.join("targets").join(name)
+    }
+
+    fn rsync(&self) -> anyhow::Result<Rsync<'a>> {
+        std::fs::create_dir_all(self.target(""))?;
+        Rsync::new(self.site)
+    }
+
+    fn show(&self, what: &str) {
+        self.progress.set_message(what.to_owned());
+        self.progress.tick();
+    }
+
+    /// Which round it is: the first warms caches and processes, and does not count.
+    fn rounds(&self) -> impl Iterator<Item = usize> + use<> {
+        0..=self.sizes.rounds
+    }
+}
+
+/// Ours, in all tables.
+const PATCHWIRE: &str = "patchwire";
+
+fn ours() -> Series {
+    Series::new(PATCHWIRE)
+}
