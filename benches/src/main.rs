@@ -30,6 +30,9 @@ enum Question {
     DeltaWorker,
     /// What does a push of a whole tree take, next to rsync and git status?
     Tree(tree::Args),
+    /// A relay of `tree` that goes down after so many bytes
+    #[command(hide = true)]
+    TreeRelay(tree::RelayArgs),
     /// How long from saving a file to the new code being served, under `patchwire dev`?
     Dev(dev::Args),
 }
@@ -39,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         Question::Delta(args) => delta::run(args),
         Question::DeltaWorker => delta::work(),
         Question::Tree(args) => tree::run(&args),
+        Question::TreeRelay(args) => tree::serve_relay(args),
         Question::Dev(args) => dev::run(&args),
     }
 }

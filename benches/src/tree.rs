@@ -7,6 +7,7 @@ mod compare;
 mod forest;
 mod peers;
 mod process;
+mod relay;
 mod report;
 mod rows;
 mod sample;
@@ -23,6 +24,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
+pub(crate) use self::relay::{Args as RelayArgs, serve as serve_relay};
 use self::{
     peers::version,
     rows::{Field, Row, Sizes},
@@ -44,6 +46,9 @@ pub(crate) struct Args {
     /// How many rounds are measured, after one that doesn't count
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
+    /// Measure on little, to see whether all works: nothing is said by the figures
+    #[arg(long, conflicts_with = "rounds")]
+    quick: bool,
     /// Where the trees lie while the run lasts; beside this program, if nothing is said
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -65,6 +70,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let sizes = Sizes {
         files: usize::try_from(args.files)?,
         rounds: args.rounds.into(),
+        large_file: 500_000_000,
+        cut_content: 1 << 30,
+        cuts: 10,
+        releases: usize::MAX,
+    };
+    let sizes = match args.quick {
+        true => Sizes {
+            files: sizes.files.min(2000),
+            rounds: 1,
+            large_file: 8 << 20,
+            cut_content: 32 << 20,
+            cuts: 2,
+            releases: 0,
+        },
+        false => sizes,
     };
     let chosen = Row::value_variants().iter().copied();
     let chosen: Vec<Row> = chosen

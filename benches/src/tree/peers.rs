@@ -14,14 +14,12 @@ use rustix::{
     io::Errno,
 };
 
-use super::{
-    sample::{Bytes, Sample},
-    site::Site,
-};
+use super::{sample::Sample, site::Site};
 use crate::{measure::timed, programs::isolate};
 
 /// The names of the peers in tables.
 pub(crate) const RSYNC: &str = "rsync";
+pub(crate) const RSYNC_Z: &str = "rsync -z";
 pub(crate) const GIT_STATUS: &str = "git-status";
 pub(crate) const WALK: &str = "walk";
 
@@ -87,13 +85,21 @@ impl<'a> Rsync<'a> {
             bytes.with_context(|| format!("rsync says no “{name}”: {said}"))
         };
         Ok(Sample {
-            bytes: Some(Bytes {
-                sent: bytes("Total bytes sent:")?,
-                received: bytes("Total bytes received:")?,
-            }),
+            sent: Some(bytes("Total bytes sent:")?),
+            received: Some(bytes("Total bytes received:")?),
             ..cost.into()
         })
     }
+}
+
+/// Gives a directory the content of another; a file that is the same stays as it is, its time too.
+pub(crate) fn replace(site: &Site, root: &Path, content: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new("rsync");
+    isolate(&mut command, &site.dir);
+    command.args(["-rlpc", "--delete", "--exclude=/.git"]);
+    command.arg(content.join("")).arg(root.join(""));
+    site.run(command, &site.dir.join("rsync.out"))?;
+    Ok(())
 }
 
 /// Makes a directory a repository in which all is committed.

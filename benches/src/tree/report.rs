@@ -5,12 +5,11 @@ use std::{
     io::{self, Write},
 };
 
-use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::{
     peers::{GIT_STATUS, RSYNC, WALK},
-    sample::{Sample, Series, wall},
+    sample::{Sample, Series, peak, received, sent, wall},
 };
 use crate::measure::Spread;
 
@@ -88,6 +87,7 @@ impl Floor {
 #[derive(Debug, Serialize)]
 pub(crate) struct Row<'a> {
     row: &'a str,
+    what: &'a str,
     engine: &'static str,
     files: usize,
     rounds: usize,
@@ -96,7 +96,7 @@ pub(crate) struct Row<'a> {
     cpu_seconds: Option<f64>,
     bytes_sent: Option<f64>,
     bytes_received: Option<f64>,
-    peak_rss_bytes: Option<u64>,
+    peak_rss_bytes: Option<f64>,
     /// The wall time divided by that of others in the same round.
     ratio_rsync: Option<f64>,
     ratio_rsync_range: Option<[f64; 2]>,
@@ -116,20 +116,22 @@ impl Measured {
             let times = |peer| self.times(series, peer);
             let range = |spread: Option<Spread>| spread.map(|of| [of.min, of.max]);
             let median = |spread: Option<Spread>| spread.map(|of| of.median);
+            let most = |spread: Option<Spread>| spread.map(|of| of.max);
             let [rsync, git, walk] = [RSYNC, GIT_STATUS, WALK].map(times);
             let took = series.spread(wall);
             let is_first = index == 0;
             Row {
                 row: &self.row,
+                what: &self.what,
                 engine: series.engine,
                 files: self.files,
                 rounds: series.samples.len(),
                 wall_seconds: median(took),
                 wall_seconds_range: range(took),
                 cpu_seconds: median(series.spread(cpu)),
-                bytes_sent: median(series.spread(|of| Some(of.bytes?.sent as f64))),
-                bytes_received: median(series.spread(|of| Some(of.bytes?.received as f64))),
-                peak_rss_bytes: peak(series),
+                bytes_sent: median(series.spread(sent)),
+                bytes_received: median(series.spread(received)),
+                peak_rss_bytes: most(series.spread(peak)),
                 ratio_rsync: median(rsync),
                 ratio_rsync_range: range(rsync),
                 ratio_git: median(git),
@@ -166,10 +168,8 @@ impl Measured {
             let number = |spread: Option<Spread>, scale: f64| {
                 spread.map_or_else(nothing, |of| format!("{:.1}", of.median * scale))
             };
-            let bytes = |of: &dyn Fn(&Sample) -> Option<u64>| {
-                let spread = series.spread(|sample| Some(of(sample)? as f64));
-                spread.map_or_else(nothing, |of| of.median.to_string())
-            };
+            let bytes =
+                |spread: Option<Spread>| spread.map_or_else(nothing, |of| of.median.to_string());
             let ratio = |peer| {
                 let ratio = self.times(series, peer);
                 ratio.map_or_else(nothing, |Spread { median, min, max }| {
@@ -184,9 +184,11 @@ impl Measured {
                 series.engine.to_owned(),
                 took,
                 number(series.spread(cpu), 1e3),
-                bytes(&|sample| Some(sample.bytes?.sent)),
-                bytes(&|sample| Some(sample.bytes?.received)),
-                peak(series).map_or_else(nothing, |peak| ByteSize(peak).to_string()),
+                bytes(series.spread(sent)),
+                bytes(series.spread(received)),
+                series
+                    .spread(peak)
+                    .map_or_else(nothing, |of| format!("{:.1} MB", of.max / 1e6)),
                 ratio(RSYNC),
                 ratio(GIT_STATUS),
             ];
@@ -230,15 +232,7 @@ fn stages(series: &Series) -> Vec<(&'static str, f64)> {
 }
 
 fn cpu(sample: &Sample) -> Option<f64> {
-    Some(sample.cost.cpu.as_secs_f64())
-}
-
-fn peak(series: &Series) -> Option<u64> {
-    series
-        .samples
-        .iter()
-        .map(|sample| sample.cost.peak_bytes)
-        .max()?
+    Some(sample.cpu?.as_secs_f64())
 }
 
 fn nothing() -> String {

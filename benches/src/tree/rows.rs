@@ -1,7 +1,13 @@
 //! The questions, each with what must hold.
 
+mod cuts;
 mod edits;
 mod first_push;
+mod large_file;
+mod lost_base;
+mod memory;
+mod releases;
+mod traffic;
 mod unchanged;
 mod warm;
 
@@ -29,6 +35,20 @@ pub(crate) enum Row {
     Warm,
     /// The first push of the small tree
     FirstPush,
+    /// The bytes of a server that runs already, after 1 and after 20 edits in the small tree
+    Traffic,
+    /// The bytes where a large file and a directory are renamed
+    Renames,
+    /// The bytes where a large file gets one byte at its front
+    Insert,
+    /// The bytes of ten new lines, where the agent has lost its state
+    LostBase,
+    /// The bytes of a real project's next release
+    Releases,
+    /// The bytes of a first push that is cut again and again
+    Cuts,
+    /// The most memory of developer and agent, on the large tree
+    Memory,
 }
 
 impl Row {
@@ -43,6 +63,13 @@ impl Row {
             Self::Edits => vec![edits::measure(field)?],
             Self::Warm => vec![warm::measure(field)?],
             Self::FirstPush => vec![first_push::measure(field)?],
+            Self::Traffic => traffic::measure(field)?,
+            Self::Renames => vec![large_file::measure_renames(field)?],
+            Self::Insert => large_file::measure_insert(field)?,
+            Self::LostBase => vec![lost_base::measure(field)?],
+            Self::Releases => releases::measure(field)?,
+            Self::Cuts => vec![cuts::measure(field)?],
+            Self::Memory => memory::measure(field)?,
         })
     }
 }
@@ -54,6 +81,14 @@ pub(crate) struct Sizes {
     pub(crate) files: usize,
     /// How many rounds count.
     pub(crate) rounds: usize,
+    /// The bytes of the large file.
+    pub(crate) large_file: u64,
+    /// The bytes of the push that is cut.
+    pub(crate) cut_content: u64,
+    /// How often it is cut.
+    pub(crate) cuts: usize,
+    /// How many projects have their next release pushed.
+    pub(crate) releases: usize,
 }
 
 impl Sizes {

@@ -1,37 +1,30 @@
 //! What one run has cost, and many.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::measure::{Cost, Spread};
 
-/// What one run has cost.
-#[derive(Debug, Clone)]
+/// What one run has cost, as far as that is measured.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Sample {
-    pub(crate) cost: Cost,
-    pub(crate) bytes: Option<Bytes>,
+    pub(crate) wall: Option<Duration>,
+    /// Of all processes together.
+    pub(crate) cpu: Option<Duration>,
+    pub(crate) peak_bytes: Option<u64>,
+    /// Bytes, seen from the developer's side.
+    pub(crate) sent: Option<u64>,
+    pub(crate) received: Option<u64>,
     /// Where the time went, as a report says it.
     pub(crate) timings_ms: BTreeMap<String, f64>,
-}
-
-/// The bytes of one run, seen from the developer's side.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bytes {
-    pub(crate) sent: u64,
-    pub(crate) received: u64,
-}
-
-impl Bytes {
-    pub(crate) const fn both_ways(self) -> u64 {
-        self.sent + self.received
-    }
 }
 
 impl From<Cost> for Sample {
     fn from(cost: Cost) -> Self {
         Self {
-            cost,
-            bytes: None,
-            timings_ms: BTreeMap::new(),
+            wall: Some(cost.wall),
+            cpu: Some(cost.cpu),
+            peak_bytes: cost.peak_bytes,
+            ..Self::default()
         }
     }
 }
@@ -49,6 +42,12 @@ impl Series {
             engine,
             samples: Vec::new(),
         }
+    }
+
+    /// With one run more.
+    pub(crate) fn with(mut self, sample: Sample) -> Self {
+        self.samples.push(sample);
+        self
     }
 
     /// What is in the middle of some figure, where every round has it.
@@ -70,15 +69,25 @@ impl Series {
 
 /// The time that passed, in seconds.
 pub(crate) fn wall(sample: &Sample) -> Option<f64> {
-    Some(sample.cost.wall.as_secs_f64())
+    Some(sample.wall?.as_secs_f64())
 }
 
-/// The bytes both ways.
-pub(crate) fn traffic(sample: &Sample) -> Option<f64> {
-    Some(sample.bytes?.both_ways() as f64)
+/// The most memory, in bytes.
+pub(crate) fn peak(sample: &Sample) -> Option<f64> {
+    Some(sample.peak_bytes? as f64)
 }
 
 /// The bytes sent.
 pub(crate) fn sent(sample: &Sample) -> Option<f64> {
-    Some(sample.bytes?.sent as f64)
+    Some(sample.sent? as f64)
+}
+
+/// The bytes received.
+pub(crate) fn received(sample: &Sample) -> Option<f64> {
+    Some(sample.received? as f64)
+}
+
+/// The bytes both ways.
+pub(crate) fn traffic(sample: &Sample) -> Option<f64> {
+    Some(sent(sample)? + received(sample)?)
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{
     process::{cpu_of, peak_of},
-    sample::{Bytes, Sample},
+    sample::Sample,
     server::Server,
 };
 use crate::{
@@ -65,7 +65,16 @@ impl Site {
 
     /// Makes a deployment with an agent that is attached, whose root is empty.
     pub(crate) fn deploy(&self, name: &str) -> anyhow::Result<Deployment<'_>> {
-        let dir = self.dir.join(name);
+        self.deploy_at(name, &self.dir.join(RELAY_LINK))
+    }
+
+    /// The same through another relay.
+    pub(crate) fn deploy_at(
+        &self,
+        name: &str,
+        relay_link: &Path,
+    ) -> anyhow::Result<Deployment<'_>> {
+        let dir = self.dir.join("deployments").join(name);
         let root = dir.join("root");
         fs::create_dir_all(&root)?;
         fs::create_dir(dir.join(HOME))?;
@@ -77,7 +86,7 @@ impl Site {
         };
         let mut mint = deployment.patchwire();
         mint.args(["link", name, "bench", "--relay"]);
-        mint.arg(at(&self.dir.join(RELAY_LINK)));
+        mint.arg(at(relay_link));
         self.run(mint, &deployment.dir.join(LINK))?;
         let mut narrow = deployment.patchwire();
         narrow
@@ -192,12 +201,28 @@ impl Deployment<'_> {
         command
     }
 
-    /// Pushes a directory by a command of its own.
-    pub(crate) fn push(&self, source: &Path) -> anyhow::Result<Sample> {
+    fn push_command(&self, source: &Path) -> Command {
         let mut command = self.patchwire();
         command.args(["push", "--json", "--link"]);
         command.arg(at(&self.dir.join(LINK)));
         command.arg("--root").arg(source);
+        command
+    }
+
+    /// Starts the push of a directory, of which nothing is measured.
+    pub(crate) fn start_push(&self, source: &Path) -> anyhow::Result<Running> {
+        let log = File::create(self.dir.join("push.log"))?;
+        let mut command = self.push_command(source);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        Running::start(command)
+    }
+
+    /// Pushes a directory by a command of its own.
+    pub(crate) fn push(&self, source: &Path) -> anyhow::Result<Sample> {
+        let command = self.push_command(source);
         let output = self.dir.join("push.json");
         let before = self.serving()?;
         let cost = self.site.run(command, &output)?;
@@ -254,18 +279,14 @@ impl Deployment<'_> {
         let timings = report["timings_ms"].as_object();
         let timings = timings.context("a report has its timings")?;
         Ok(Sample {
-            cost: Cost {
-                cpu: (cost.cpu + self.serving()?).saturating_sub(before),
-                ..cost
-            },
-            bytes: Some(Bytes {
-                sent: bytes("sent")?,
-                received: bytes("received")?,
-            }),
+            cpu: Some((cost.cpu + self.serving()?).saturating_sub(before)),
+            sent: Some(bytes("sent")?),
+            received: Some(bytes("received")?),
             timings_ms: timings
                 .iter()
                 .filter_map(|(stage, ms)| Some((stage.clone(), ms.as_f64()?)))
                 .collect(),
+            ..cost.into()
         })
     }
 

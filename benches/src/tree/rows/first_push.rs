@@ -6,12 +6,12 @@ use rustix::fs::syncfs;
 
 use super::{Field, Row, ours};
 use crate::{
-    measure::{Cost, timed},
+    measure::timed,
     tree::{
         compare::verify,
         peers::RSYNC,
         report::{Floor, Measured},
-        sample::{Sample, Series, wall},
+        sample::{Series, wall},
     },
 };
 
@@ -46,7 +46,8 @@ pub(super) fn measure(field: &Field<'_>) -> anyhow::Result<Measured> {
                 let root = File::open(&target)?;
                 let (done, cost) = timed(|| syncfs(root));
                 done?;
-                sample = with(sample, cost);
+                sample.wall = sample.wall.map(|wall| wall + cost.wall);
+                sample.cpu = sample.cpu.map(|cpu| cpu + cost.cpu);
             }
             verify(source, &target)?;
             fs::remove_dir_all(&target)?;
@@ -73,16 +74,4 @@ pub(super) fn measure(field: &Field<'_>) -> anyhow::Result<Measured> {
         floors,
         notes: Vec::new(),
     })
-}
-
-/// What was spent behind a run.
-fn with(sample: Sample, more: Cost) -> Sample {
-    Sample {
-        cost: Cost {
-            cpu: sample.cost.cpu + more.cpu,
-            wall: sample.cost.wall + more.wall,
-            ..sample.cost
-        },
-        ..sample
-    }
 }
