@@ -13,6 +13,7 @@ mod frameworks;
 mod hostile;
 mod kills;
 mod mcp;
+mod model;
 mod project;
 mod push;
 mod seconds;

@@ -603,9 +603,16 @@ pub(crate) fn noise(len: usize) -> Vec<u8> {
 /// What stands at a path, as far as a push covers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Node {
-    File { mode: u32, content: Vec<u8> },
-    Directory { mode: u32 },
+    File {
+        mode: u32,
+        content: Vec<u8>,
+    },
+    Directory {
+        mode: u32,
+    },
     Link(PathBuf),
+    /// A fifo, a socket or a device, which no push covers.
+    Special,
 }
 
 /// Everything below `root` but the agent's state and Python's bytecode.
@@ -625,11 +632,13 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, Node> {
                 Node::Directory { mode }
             } else if metadata.is_symlink() {
                 Node::Link(fs::read_link(entry.path()).unwrap())
-            } else {
+            } else if metadata.is_file() {
                 Node::File {
                     mode,
                     content: fs::read(entry.path()).unwrap(),
                 }
+            } else {
+                Node::Special
             };
             tree.insert(path, node);
         }

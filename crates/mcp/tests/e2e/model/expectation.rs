@@ -1,0 +1,171 @@
+//! What a push makes of what stands at the agent, by the rules alone.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use crate::world::Node;
+
+pub(super) type Tree = BTreeMap<PathBuf, Node>;
+
+/// The pattern of what the developer doesn't push.
+pub(super) const IGNORED: &str = "*.ignored";
+
+/// What of a developer's directory is pushed.
+pub(super) fn pushed_of(source: &Tree) -> Tree {
+    let mut pushed = Tree::new();
+    // What a directory holds comes before it.
+    for (path, node) in source.iter().rev() {
+        let belongs = match node {
+            Node::File { .. } | Node::Link(_) => true,
+            Node::Special => false,
+            Node::Directory { .. } => has_inside(&pushed, path) || !has_inside(source, path),
+        };
+        if belongs && !is_ignored(path) {
+            pushed.insert(path.clone(), node.clone());
+        }
+    }
+    pushed
+}
+
+fn is_ignored(path: &Path) -> bool {
+    let (_, suffix) = IGNORED.split_at(1);
+    path.iter()
+        .any(|name| name.as_bytes().ends_with(suffix.as_bytes()))
+}
+
+fn has_inside(tree: &Tree, directory: &Path) -> bool {
+    let after = (Bound::Excluded(directory), Bound::Unbounded);
+    let next = tree.range::<Path, _>(after).next();
+    next.is_some_and(|(path, _)| path.starts_with(directory))
+}
+
+/// An agent before a push: what it committed last, if anything, and what lies on its disk.
+#[derive(Debug)]
+pub(super) struct Agent<'a> {
+    pub(super) committed: Option<&'a Tree>,
+    pub(super) disk: &'a Tree,
+}
+
+impl Agent<'_> {
+    /// Its disk after a push of `target` that was planned from what was committed: what someone
+    /// changed on it and what the push isn't about stays as it is.
+    pub(super) fn after(&self, target: &Tree) -> Tree {
+        let nothing = Tree::new();
+        make(self.disk, self.committed.unwrap_or(&nothing), target)
+    }
+
+    /// Its disk after a push of `target` that was planned from what really stands at managed paths.
+    pub(super) fn after_rebase(&self, target: &Tree) -> Tree {
+        let stands = |path: &Path| self.disk.get(path).filter(|node| **node != Node::Special);
+        let managed = self.committed.into_iter().flatten();
+        let base = managed.filter_map(|(path, _)| Some((path.clone(), stands(path)?.clone())));
+        make(self.disk, &base.collect(), target)
+    }
+
+    /// Managed paths where someone changed what stands there.
+    pub(super) fn drift(&self) -> impl Iterator<Item = &PathBuf> {
+        let managed = self.committed.into_iter().flatten();
+        managed
+            .filter(|(path, node)| self.disk.get(*path) != Some(node))
+            .map(|(path, _)| path)
+    }
+
+    /// Tells whether a push may build upon a file with content that isn't there any more, so that it
+    /// has to be planned again: a changed one at its own path, or one whose content goes elsewhere.
+    pub(super) fn may_rebase(&self, target: &Tree) -> bool {
+        let Some(committed) = self.committed else {
+            return true;
+        };
+        let touched = |path: &Path| committed.get(path) != target.get(path);
+        self.drift().any(|drifted| {
+            let content = content_at(committed, drifted);
+            let is_basis = |(path, _): (&PathBuf, &Node)| {
+                touched(path) && (path == drifted || content_at(target, path) == content)
+            };
+            content.is_some()
+                && content_at(self.disk, drifted) != content
+                && target.iter().any(is_basis)
+        })
+    }
+
+    /// What nobody pushed and what is gone after a push, out of directories that were pushed.
+    pub(super) fn moved_aside<'b>(&'b self, after: &'b Tree) -> impl Iterator<Item = &'b PathBuf> {
+        let committed = self.committed;
+        let was_managed = move |path: &Path| {
+            let node = committed.and_then(|committed| committed.get(path));
+            matches!(node, Some(Node::Directory { .. }))
+        };
+        self.disk.keys().filter(move |path| {
+            let is_managed = committed.is_some_and(|committed| committed.contains_key(*path));
+            let stays = after.contains_key(*path);
+            !is_managed && !stays && path.parent().is_some_and(was_managed)
+        })
+    }
+}
+
+fn content_at<'a>(tree: &'a Tree, path: &Path) -> Option<&'a [u8]> {
+    match tree.get(path)? {
+        Node::File { content, .. } => Some(content),
+        Node::Directory { .. } | Node::Link(_) | Node::Special => None,
+    }
+}
+
+/// What becomes of a disk when what differs between two trees is done to it.
+fn make(disk: &Tree, base: &Tree, target: &Tree) -> Tree {
+    let mut after = disk.clone();
+    for path in base.keys().filter(|path| !target.contains_key(*path)) {
+        remove(&mut after, path);
+    }
+    let differing = target.iter();
+    for (path, node) in differing.filter(|(path, node)| base.get(*path) != Some(node)) {
+        let mut above: Vec<_> = path.ancestors().skip(1).collect();
+        // The root, which is the empty path.
+        above.pop();
+        for directory in above.into_iter().rev() {
+            if !is_directory(after.get(directory)) {
+                remove(&mut after, directory);
+                after.insert(directory.to_owned(), target[directory].clone());
+            }
+        }
+        if !is_directory(Some(node)) || !is_directory(after.get(path)) {
+            remove(&mut after, path);
+        }
+        after.insert(path.clone(), node.clone());
+    }
+    after
+}
+
+const fn is_directory(node: Option<&Node>) -> bool {
+    matches!(node, Some(Node::Directory { .. }))
+}
+
+fn remove(tree: &mut Tree, path: &Path) {
+    let below = tree.range::<Path, _>((Bound::Included(path), Bound::Unbounded));
+    let below = below.take_while(|(inner, _)| inner.starts_with(path));
+    for path in below.map(|(inner, _)| inner.clone()).collect::<Vec<_>>() {
+        tree.remove(&path);
+    }
+}
+
+/// Anchored patterns for rsync of paths that it isn't to look at.
+pub(super) fn excluding<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Vec<u8> {
+    let mut patterns = Vec::new();
+    for path in paths {
+        let path = path.as_os_str();
+        let has_wildcard = path.as_bytes().iter().any(|byte| b"*?[".contains(byte));
+        patterns.push(b'/');
+        for byte in path.as_bytes() {
+            // In a pattern without a wildcard a backslash is one.
+            if has_wildcard && b"*?[\\".contains(byte) {
+                patterns.push(b'\\');
+            }
+            patterns.push(*byte);
+        }
+        patterns.push(0);
+    }
+    patterns
+}
