@@ -29,7 +29,7 @@ use self::{
     mutation::Mutator,
     random::Random,
 };
-use crate::world::{Agent, Link, PATIENCE, Relay, World, skipped, tree};
+use crate::world::{Agent, Link, Node, PATIENCE, Relay, World, skipped, tree};
 
 mod expectation;
 mod mutation;
@@ -42,7 +42,7 @@ const SEEDS: [u64; 4] = [1, 2, 3, 4];
 const MUTATIONS: usize = 2500;
 
 /// No push is about more mutations.
-const BATCH: usize = 60;
+const BATCH: usize = 50;
 
 /// From so many entries on more is deleted than made.
 const CROWDED: usize = 250;
@@ -164,11 +164,8 @@ impl Model {
         }
         let agent = self.agent.as_mut().unwrap();
         agent.process.assert_well();
-        let pushes = self.pushes;
-        eprintln!(
-            "seed {}: {mutations} mutations in {pushes} pushes",
-            self.seed
-        );
+        let (seed, pushes, entries) = (self.seed, self.pushes, tree(&self.source).len());
+        eprintln!("seed {seed}: {mutations} mutations in {pushes} pushes, {entries} entries");
     }
 
     fn push_and_check(&mut self) {
@@ -410,10 +407,16 @@ fn check_words(before: &expectation::Agent<'_>, after: &Tree, report: &PushRepor
 
 /// Whether more than half of the files would be gone, were none of them moved.
 fn asks(before: &expectation::Agent<'_>, target: &Tree) -> bool {
-    let files = before.committed.into_iter().flatten();
-    let files = files.filter(|(_, node)| !matches!(node, crate::world::Node::Directory { .. }));
-    let (gone, stay): (Vec<_>, Vec<_>) = files.partition(|(path, _)| !target.contains_key(*path));
-    target.is_empty() || gone.len() > stay.len()
+    let stands = before.standing();
+    let bases = [before.committed, Some(&stands)];
+    target.is_empty()
+        || bases.into_iter().flatten().any(|base| {
+            let files = base.iter();
+            let files = files.filter(|(_, node)| !matches!(node, Node::Directory { .. }));
+            let (gone, stay): (Vec<_>, Vec<_>) =
+                files.partition(|(path, _)| !target.contains_key(*path));
+            gone.len() > stay.len()
+        })
 }
 
 fn differing<'a>(one: &'a Tree, other: &'a Tree) -> BTreeSet<&'a PathBuf> {

@@ -60,10 +60,15 @@ impl Agent<'_> {
 
     /// Its disk after a push of `target` that was planned from what really stands at managed paths.
     pub(super) fn after_rebase(&self, target: &Tree) -> Tree {
+        make(self.disk, &self.standing(), target)
+    }
+
+    /// What stands at managed paths, as far as it could be pushed.
+    pub(super) fn standing(&self) -> Tree {
         let stands = |path: &Path| self.disk.get(path).filter(|node| **node != Node::Special);
         let managed = self.committed.into_iter().flatten();
-        let base = managed.filter_map(|(path, _)| Some((path.clone(), stands(path)?.clone())));
-        make(self.disk, &base.collect(), target)
+        let standing = managed.filter_map(|(path, _)| Some((path.clone(), stands(path)?.clone())));
+        standing.collect()
     }
 
     /// Managed paths where someone changed what stands there.

@@ -145,10 +145,20 @@ impl Mutator<'_> {
                 .filter(|path| is_directory(path))
                 .collect();
             if directories.is_empty() || self.depth(&at) + 1 >= DEEPEST || self.random.percent(35) {
-                return at.join(self.name());
+                let place = at.join(self.name());
+                match self.spares(&place) {
+                    true => continue,
+                    false => return place,
+                }
             }
             at = self.random.one_of(&directories).clone();
         }
+    }
+
+    /// Whether to leave alone what would take much with it: most often.
+    fn spares(&mut self, path: &Path) -> bool {
+        let holds = |mut entries: fs::ReadDir| entries.next().is_some();
+        !path.is_symlink() && fs::read_dir(path).is_ok_and(holds) && self.random.percent(90)
     }
 
     fn name(&mut self) -> OsString {
@@ -317,6 +327,9 @@ impl Mutator<'_> {
 
     fn change_kind(&mut self) {
         let Some(at) = self.any() else { return };
+        if self.spares(&at) {
+            return self.mutate();
+        }
         let was_directory = is_directory(&at);
         clear(&at);
         match self.random.below(3) {
@@ -364,8 +377,10 @@ impl Mutator<'_> {
     }
 
     fn delete(&mut self) {
-        if let Some(at) = self.any() {
-            clear(&at);
+        match self.any() {
+            Some(at) if self.spares(&at) => self.mutate(),
+            Some(at) => clear(&at),
+            None => {}
         }
     }
 }
