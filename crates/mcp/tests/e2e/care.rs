@@ -106,17 +106,17 @@ fn a_push_that_deletes_more_than_half_stops_until_it_is_forced() {
 }
 
 /// A few files, and an app that does nothing.
-struct Small {
-    world: World,
+pub(crate) struct Small {
+    pub(crate) world: World,
     _relay: Relay,
-    link: Link,
-    source: PathBuf,
-    agent: Agent,
+    pub(crate) link: Link,
+    pub(crate) source: PathBuf,
+    pub(crate) agent: Agent,
 }
 
 impl Small {
     /// Starts with files of these names.
-    fn start(names: &[&str]) -> Self {
+    pub(crate) fn start(names: &[&str]) -> Self {
         let world = World::new();
         let relay = Relay::start(&world);
         let link = world.link(&relay, "small", "dev");
@@ -137,7 +137,7 @@ impl Small {
         }
     }
 
-    fn push(&self, options: &[&str]) -> Pushed {
+    pub(crate) fn push(&self, options: &[&str]) -> Pushed {
         self.world.push_with(&self.link, &self.source, options)
     }
 }

@@ -7,6 +7,7 @@ mod care;
 mod common;
 mod demo;
 mod dev;
+mod edges;
 mod failures;
 mod follow;
 mod frameworks;
