@@ -255,7 +255,7 @@ impl Deployment {
                 epoch: store.epoch(),
                 managed: store.committed().is_some(),
                 root: inventory.manifest.root(),
-                manifest: Arc::new(inventory.manifest),
+                manifest: inventory.manifest,
             })
         })
         .await
@@ -328,7 +328,7 @@ impl Deployment {
         let (result, window) = self
             .with_store(move |store| {
                 // Looked at before, as what the push touches is replaced by it.
-                let drift = store.inventory()?.drift;
+                let drift = store.drift_beside(&staged)?;
                 let meta = codec::encode(&meta);
                 let result = store.commit(staged, &meta, &mut |at| window.pass(at));
                 Ok::<_, StoreError>((result.map(|committed| (committed, drift)), window))

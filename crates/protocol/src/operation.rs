@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     codec::{Decode, Encode},
-    manifest::{Entry, Manifest, ManifestEntry, ManifestError},
+    manifest::{Entry, Manifest, ManifestError},
     path::RelativePath,
 };
 
@@ -162,25 +162,14 @@ pub fn apply(
             }
             Operation::Put { entry, source, .. } => {
                 check_source(path, entry, source, available)?;
-                Some(entry)
+                Some(entry.clone())
             }
         };
-        if changes.insert(path, entry).is_some() {
+        if changes.insert(path.clone(), entry).is_some() {
             return Err(OperationError::Twice { path: path.clone() });
         }
     }
-    let kept = base
-        .entries()
-        .iter()
-        .filter(|entry| !changes.contains_key(&entry.path))
-        .cloned();
-    let put = changes.iter().filter_map(|(path, entry)| {
-        Some(ManifestEntry {
-            path: (*path).clone(),
-            entry: (*entry)?.clone(),
-        })
-    });
-    Ok(Manifest::from_unsorted(kept.chain(put).collect())?)
+    Ok(base.with_changes(&changes)?)
 }
 
 fn check_source(
@@ -210,7 +199,10 @@ fn check_source(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::tests::{directory, file, path};
+    use crate::manifest::{
+        ManifestEntry,
+        tests::{directory, file, path},
+    };
 
     fn put(entry: ManifestEntry, source: Source) -> Operation {
         Operation::Put {

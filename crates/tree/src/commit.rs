@@ -2,13 +2,18 @@
 
 use std::{io, sync::Arc};
 
-use patchwire_protocol::{manifest::Manifest, message::value::WireDigest, path::RelativePath};
+use patchwire_protocol::{
+    manifest::{Entry, Manifest},
+    message::value::WireDigest,
+    path::RelativePath,
+};
 
 use crate::{
-    confine::{Context, Dir, Kind, PathError},
+    confine::{Context, Dir, Kind, PathError, Walker},
+    inventory,
     journal::{self, CommitRecord, Direction, Journal},
     stage::{Staged, kept},
-    step::{Action, Ground},
+    step::{Action, Ground, Step},
     store::{KEPT, Store, StoreError, UNDO, damaged},
     time::Time,
 };
@@ -272,11 +277,15 @@ impl Store {
             fault: &self.fault,
         };
         let moved = match journal.direction {
-            Direction::Forward => ground.apply_all(&journal.steps).map(|()| Vec::new()),
-            Direction::Back => ground.revert_all(&journal.steps),
+            Direction::Forward => ground
+                .apply_all(&journal.steps)
+                .map(|times| (Vec::new(), times)),
+            Direction::Back => ground
+                .revert_all(&journal.steps)
+                .map(|lost| (lost, Vec::new())),
         };
-        let lost = match moved {
-            Ok(lost) => lost,
+        let (lost, times) = match moved {
+            Ok(moved) => moved,
             Err(error) => return Err(self.give_up(&journal, error)),
         };
         gate.close();
@@ -292,9 +301,10 @@ impl Store {
         }
         self.record = Some(record);
         self.managed = tree;
-        for step in &journal.steps {
-            self.index.forget(&step.path);
+        for path in journal.former.keys() {
+            self.index.forget(path);
         }
+        self.trust_files(&journal.steps, &times);
         let mut warnings = Vec::new();
         let mut note = |done: Result<(), PathError>| {
             if let Err(error) = done {
@@ -306,8 +316,23 @@ impl Store {
         note(kept::clear(&self.state).context("remove", KEPT));
         note(self.sweep());
         note(self.fold_record());
-        self.save_index();
+        self.save_index(None);
         Ok(Changed { lost, warnings })
+    }
+
+    /// Remembers the digests of the files that steps put in place with these mtimes, so that they
+    /// need not be read.
+    fn trust_files(&mut self, steps: &[Step], times: &[Option<Time>]) {
+        let mut walker = Walker::new(&self.root);
+        for (step, time) in steps.iter().zip(times) {
+            if let (Some(time), Some(Entry::File { len, digest, .. })) =
+                (time, self.managed.get(&step.path))
+                && let Ok(Some(stat)) = inventory::find(&mut walker, &step.path)
+                && (stat.kind, stat.len, stat.modified) == (Kind::File, *len, *time)
+            {
+                self.index.trust(&step.path, &stat, *digest);
+            }
+        }
     }
 
     /// Takes a change back that failed with `change`.

@@ -110,8 +110,7 @@ impl StatCache {
         }
     }
 
-    /// The digest of the file at `path`, if it looks as it did when that was computed. Logarithmic in
-    /// the number of files.
+    #[cfg(test)]
     pub(crate) fn digest(&self, path: &RelativePath, stat: &Stat) -> Option<Digest> {
         Lookup::new(self).digest(path.as_bytes(), stat)
     }
@@ -125,9 +124,15 @@ impl StatCache {
         digest: Digest,
         looked: Time,
     ) {
-        if !is_settled(stat, looked) {
-            return self.forget(path);
+        match is_settled(stat, looked) {
+            true => self.trust(path, stat, digest),
+            false => self.forget(path),
         }
+    }
+
+    /// Remembers a digest of a file whose mtime nobody can give it but who asks for it: to the
+    /// nanosecond what we chose.
+    pub(crate) fn trust(&mut self, path: &RelativePath, stat: &Stat, digest: Digest) {
         let known = Known {
             len: stat.len,
             inode: stat.inode,

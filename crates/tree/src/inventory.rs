@@ -1,7 +1,15 @@
 //! What really lies on the agent's disk.
 
-use std::io;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
+use patchwire_delta::Digest;
 use patchwire_protocol::{
     limits,
     manifest::{Entry, LinkTarget, Manifest, ManifestEntry, Mode},
@@ -11,7 +19,8 @@ use patchwire_protocol::{
 use crate::{
     confine::{Context, Dir, Kind, PathError, Stat, Walker, no_such_place},
     content,
-    index::StatCache,
+    index::{Lookup, StatCache},
+    stage::Staged,
     store::{Store, StoreError},
     time::Time,
 };
@@ -20,7 +29,7 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// What stands at managed paths; all there is, if nothing was ever committed.
-    pub manifest: Manifest,
+    pub manifest: Arc<Manifest>,
     /// Managed paths at which something else or nothing stands.
     pub drift: Vec<RelativePath>,
 }
@@ -29,35 +38,90 @@ impl Store {
     /// Looks at every managed path; where nothing was ever committed, at all that lies in the root
     /// (without the state and `.git`, as far as it is readable, up to [`limits::ENTRIES`]).
     ///
-    /// Only files that changed since the last time are read.
+    /// Only files that changed since the last time are read. All processors look.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if a managed path can't be looked at.
     pub fn inventory(&mut self) -> Result<Inventory, StoreError> {
         self.check_whole()?;
-        let mut observer = Observer::new(&mut self.index);
-        let inventory = match &self.record {
-            Some(_) => managed(&self.root, &self.managed, &mut observer)?,
-            None => {
-                let mut entries = Vec::new();
-                let state = (self.state_stat.device, self.state_stat.inode);
-                everything(&self.root, None, state, &mut observer, &mut entries);
-                // Found by a walk, so always a tree; were it not, nothing would be known to be there.
-                let manifest = Manifest::from_unsorted(entries).unwrap_or_default();
-                Inventory {
-                    manifest,
-                    drift: Vec::new(),
-                }
+        if self.record.is_none() {
+            return Ok(self.inventory_of_everything());
+        }
+        let differing = self.differing(&[])?;
+        let drift = differing.iter().map(|(path, _)| path.clone()).collect();
+        let manifest = match differing.is_empty() {
+            true => Arc::clone(&self.managed),
+            // Below what is no directory any more nothing was found, so this stays a tree.
+            false => {
+                let there = self.managed.with_changes(&differing.into_iter().collect());
+                Arc::new(there.unwrap_or_default())
             }
         };
-        let known = match &self.record {
-            Some(_) => &self.managed,
-            None => &inventory.manifest,
+        Ok(Inventory { manifest, drift })
+    }
+
+    /// The managed paths at which something else or nothing stands, but for those that a staged push
+    /// touches, which its commit looks at.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::inventory`].
+    pub fn drift_beside(&mut self, staged: &Staged) -> Result<Vec<RelativePath>, StoreError> {
+        self.check_whole()?;
+        let mut touched: Vec<_> = staged.paths().collect();
+        touched.sort_unstable();
+        let differing = self.differing(&touched)?;
+        Ok(differing.into_iter().map(|(path, _)| path).collect())
+    }
+
+    /// What stands at the managed paths at which not what was committed stands; those of `skip`,
+    /// which is sorted, aside.
+    fn differing(&mut self, skip: &[&RelativePath]) -> Result<Vec<Standing>, PathError> {
+        let look = Look {
+            root: &self.root,
+            index: &self.index,
+            skip,
+            chunks: self.managed.entries().chunks(CHUNK).collect(),
+            next: AtomicUsize::new(0),
         };
-        self.index.retain(known);
-        self.save_index();
-        Ok(inventory)
+        let mut seen = look.on_all_processors()?;
+        seen.sort_unstable_by_key(|seen| seen.chunk);
+        let mut differing = Vec::new();
+        for seen in seen {
+            differing.extend(seen.differing);
+            self.remember(seen.read);
+        }
+        self.save_index(None);
+        Ok(differing)
+    }
+
+    fn inventory_of_everything(&mut self) -> Inventory {
+        let mut entries = Vec::new();
+        let state = (self.state_stat.device, self.state_stat.inode);
+        let mut observer = Observer::new(&self.index);
+        everything(&self.root, None, state, &mut observer, &mut entries);
+        let read = observer.read;
+        self.remember(read);
+        // Found by a walk, so always a tree; were it not, nothing would be known to be there.
+        let manifest = Arc::new(Manifest::from_unsorted(entries).unwrap_or_default());
+        self.save_index(Some(&manifest));
+        Inventory {
+            manifest,
+            drift: Vec::new(),
+        }
+    }
+
+    fn remember(&mut self, read: Vec<Read>) {
+        for Read {
+            path,
+            stat,
+            digest,
+            looked,
+        } in read
+        {
+            self.index.record(&path, &stat, digest, looked);
+        }
     }
 
     /// Whether there is nothing here yet: nothing was ever committed, and no file lies anywhere in
@@ -69,29 +133,90 @@ impl Store {
     }
 }
 
-fn managed(
-    root: &Dir,
-    manifest: &Manifest,
-    observer: &mut Observer<'_>,
-) -> Result<Inventory, PathError> {
-    let mut walker = Walker::new(root);
-    let mut inventory = Inventory::default();
-    let mut entries = Vec::with_capacity(manifest.len());
-    for ManifestEntry { path, entry } in manifest.entries() {
-        let there = observer
-            .observe_at(&mut walker, path)
-            .context("look at", path.as_bytes())?;
-        if there.as_ref() != Some(entry) {
-            inventory.drift.push(path.clone());
-        }
-        // Something below what is no directory any more wasn't found, so this stays a tree.
-        entries.extend(there.map(|entry| ManifestEntry {
-            path: path.clone(),
-            entry,
-        }));
+/// How many entries are looked at before the next are taken: enough that a directory is seldom
+/// opened twice.
+const CHUNK: usize = 2048;
+
+/// How many threads look at most: more wait for the system's own locks.
+const THREADS: usize = 8;
+
+/// What stands at a path.
+type Standing = (RelativePath, Option<Entry>);
+
+/// Entries of one tree that are looked at where they are to stand.
+struct Look<'a> {
+    root: &'a Dir,
+    index: &'a StatCache,
+    skip: &'a [&'a RelativePath],
+    chunks: Vec<&'a [ManifestEntry]>,
+    next: AtomicUsize,
+}
+
+/// What was seen at the entries of a chunk.
+struct Seen {
+    chunk: usize,
+    differing: Vec<Standing>,
+    read: Vec<Read>,
+}
+
+impl Look<'_> {
+    fn on_all_processors(&self) -> Result<Vec<Seen>, PathError> {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let threads = threads.min(THREADS).min(self.chunks.len());
+        thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| self.work())).collect();
+            let mut seen = self.work()?;
+            for other in others {
+                match other.join() {
+                    Ok(more) => seen.extend(more?),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            Ok(seen)
+        })
     }
-    inventory.manifest = Manifest::from_sorted(entries).unwrap_or_default();
-    Ok(inventory)
+
+    fn work(&self) -> Result<Vec<Seen>, PathError> {
+        let mut walker = Walker::new(self.root);
+        let mut observer = Observer::new(self.index);
+        let mut seen = Vec::new();
+        loop {
+            let chunk = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(entries) = self.chunks.get(chunk) else {
+                return Ok(seen);
+            };
+            seen.push(Seen {
+                chunk,
+                differing: self.differing(entries, &mut walker, &mut observer)?,
+                read: std::mem::take(&mut observer.read),
+            });
+        }
+    }
+
+    fn differing(
+        &self,
+        entries: &[ManifestEntry],
+        walker: &mut Walker<'_>,
+        observer: &mut Observer<'_>,
+    ) -> Result<Vec<Standing>, PathError> {
+        let mut differing = Vec::new();
+        let first = entries.first().map(|first| &first.path);
+        let behind = self.skip.partition_point(|path| Some(*path) < first);
+        let mut skip = self.skip[behind..].iter().peekable();
+        for ManifestEntry { path, entry } in entries {
+            while skip.next_if(|skipped| **skipped < path).is_some() {}
+            if skip.next_if(|skipped| **skipped == path).is_some() {
+                continue;
+            }
+            let there = observer
+                .observe_at(walker, path)
+                .context("look at", path.as_bytes())?;
+            if there.as_ref() != Some(entry) {
+                differing.push((path.clone(), there));
+            }
+        }
+        Ok(differing)
+    }
 }
 
 /// Finds all there is; what can't be read isn't there, since nobody said that it has to be.
@@ -159,15 +284,26 @@ fn has_file(dir: &Dir, depth: usize) -> bool {
 /// Turns what stands at paths into entries, with the help of a stat cache.
 #[derive(Debug)]
 pub(crate) struct Observer<'a> {
-    cache: &'a mut StatCache,
-    started: Time,
+    known: Lookup<'a>,
+    /// The files that had to be read.
+    pub(crate) read: Vec<Read>,
+}
+
+/// A file that was read.
+#[derive(Debug)]
+pub(crate) struct Read {
+    path: RelativePath,
+    stat: Stat,
+    digest: Digest,
+    /// From when on it was.
+    looked: Time,
 }
 
 impl<'a> Observer<'a> {
-    pub(crate) fn new(cache: &'a mut StatCache) -> Self {
+    pub(crate) const fn new(cache: &'a StatCache) -> Self {
         Self {
-            cache,
-            started: Time::now(),
+            known: Lookup::new(cache),
+            read: Vec::new(),
         }
     }
 
@@ -198,14 +334,20 @@ impl<'a> Observer<'a> {
                 .ok()
                 .map(|target| Entry::Symlink { target }),
             Kind::File => {
-                if let Some(digest) = self.cache.digest(path, stat) {
+                if let Some(digest) = self.known.digest(path.as_bytes(), stat) {
                     let len = stat.len;
                     return Ok(Some(Entry::File { mode, len, digest }));
                 }
+                let looked = Time::now();
                 // One that the app is writing to all the time counts as one that can't be known.
                 let read = content::stable_digest(|| dir.open_file(path.name()))?;
                 read.map(|(stat, digest)| {
-                    self.cache.record(path, &stat, digest, self.started);
+                    self.read.push(Read {
+                        path: path.clone(),
+                        stat,
+                        digest,
+                        looked,
+                    });
                     Entry::File {
                         mode: Mode::from_bits(stat.mode),
                         len: stat.len,

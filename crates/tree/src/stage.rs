@@ -199,7 +199,7 @@ impl Store {
     ///
     /// [`StageError`] tells what the peer did wrong from what happened here; the tree is untouched.
     pub fn stage(
-        &mut self,
+        &self,
         push_id: [u8; 16],
         base: &Manifest,
         available: &Manifest,
@@ -322,7 +322,7 @@ pub(crate) fn stage_directory(slots: &Dir, slot: &[u8], mode: Mode) -> Result<()
 }
 
 struct Builder<'a> {
-    store: &'a mut Store,
+    store: &'a Store,
     available: &'a Manifest,
     base: &'a Manifest,
     slots: &'a Dir,
@@ -380,7 +380,7 @@ impl Builder<'_> {
     /// A file that was never managed and is already what it is to be is taken as it is, so that
     /// the first push to a copy of the app rewrites nothing.
     fn stands_already(
-        &mut self,
+        &self,
         path: &RelativePath,
         entry: &Entry,
         source: &Source,
@@ -391,7 +391,7 @@ impl Builder<'_> {
             return Ok(false);
         }
         let mut walker = Walker::new(&self.store.root);
-        let standing = Observer::new(&mut self.store.index)
+        let standing = Observer::new(&self.store.index)
             .observe_at(&mut walker, path)
             .context("look at", path.as_bytes())?;
         match standing.as_ref() == Some(entry) {
@@ -538,9 +538,9 @@ impl Builder<'_> {
     }
 
     /// Tells whether the file at `path` is still the one that the peer knows.
-    fn is_basis(&mut self, path: &RelativePath) -> Result<bool, PathError> {
+    fn is_basis(&self, path: &RelativePath) -> Result<bool, PathError> {
         let mut walker = Walker::new(&self.store.root);
-        let standing = Observer::new(&mut self.store.index)
+        let standing = Observer::new(&self.store.index)
             .observe_at(&mut walker, path)
             .context("look at", path.as_bytes())?;
         Ok(match (standing, self.available.get(path)) {

@@ -71,12 +71,10 @@ pub(crate) struct Ground<'a> {
 }
 
 impl Ground<'_> {
-    /// Does all steps in order.
-    pub(crate) fn apply_all(&self, steps: &[Step]) -> Result<(), PathError> {
-        for step in steps {
-            self.apply(step).context("change", step.path.as_bytes())?;
-        }
-        Ok(())
+    /// Does all steps in order. Returns for each the mtime of the file that it put in place.
+    pub(crate) fn apply_all(&self, steps: &[Step]) -> Result<Vec<Option<Time>>, PathError> {
+        let apply = |step: &Step| self.apply(step).context("change", step.path.as_bytes());
+        steps.iter().map(apply).collect()
     }
 
     /// Undoes all steps, last to first, as far as they were done. Returns the paths that can't come
@@ -116,24 +114,27 @@ impl Ground<'_> {
         self.slots.sync().context("sync", b"the slots")
     }
 
-    fn apply(&self, step: &Step) -> io::Result<()> {
+    fn apply(&self, step: &Step) -> io::Result<Option<Time>> {
         let (slot, name) = (slot_name(step.slot), step.path.name());
         let parent = match self.root.walk_to_parent(&step.path) {
-            Err(error) if no_such_place(&error) && step.action.is_removal() => return Ok(()),
+            Err(error) if no_such_place(&error) && step.action.is_removal() => return Ok(None),
             result => result?,
         };
+        let mut put = None;
         self.fault.point("step")?;
         match step.action {
             Action::Create { floor } => {
                 if let Some(staged) = self.slots.find(&slot)? {
                     if staged.kind == Kind::File {
-                        self.slots.set_modified(&slot, Time::now().max(floor))?;
+                        let time = Time::now().max(floor);
+                        self.slots.set_modified(&slot, time)?;
+                        put = Some(time);
                     }
                     self.fault.point("create")?;
                     self.put_back(&slot, &parent, name)?;
                 }
             }
-            Action::Replace { staged } => self.replace(&slot, staged, &parent, name)?,
+            Action::Replace { staged } => put = self.replace(&slot, staged, &parent, name)?,
             Action::Remove => {
                 if self.slots.find(&slot)?.is_none() {
                     let standing = parent.find(name)?;
@@ -148,7 +149,8 @@ impl Ground<'_> {
             Action::RemoveDirectory { .. } => if_there(parent.remove_dir(name))?,
             Action::SetMode { to, .. } => parent.open_dir(name)?.set_mode(to)?,
         }
-        self.fault.point("stepped")
+        self.fault.point("stepped")?;
+        Ok(put)
     }
 
     fn revert(&self, step: &Step) -> io::Result<()> {
@@ -215,28 +217,37 @@ impl Ground<'_> {
         }
     }
 
-    fn replace(&self, slot: &[u8], staged: u64, parent: &Dir, name: &[u8]) -> io::Result<()> {
+    /// Puts what was staged in the place of what stands there, and returns its mtime.
+    fn replace(
+        &self,
+        slot: &[u8],
+        staged: u64,
+        parent: &Dir,
+        name: &[u8],
+    ) -> io::Result<Option<Time>> {
         match self.slots.find(slot)? {
             Some(stat) if stat.inode == staged => {}
-            _ => return Ok(()),
+            _ => return Ok(None),
         }
         let old = [slot, b".old"].concat();
         let standing = parent.find(name)?.or(self.slots.find(&old)?);
         let floor = standing.map(|standing| standing.modified.plus_seconds(1));
-        self.slots
-            .set_modified(slot, Time::now().max(floor.unwrap_or_default()))?;
+        let time = Time::now().max(floor.unwrap_or_default());
+        self.slots.set_modified(slot, time)?;
         self.fault.point("replace")?;
         if parent.find(name)?.is_none() {
-            return self.put_back(slot, parent, name);
+            self.put_back(slot, parent, name)?;
+            return Ok(Some(time));
         }
         match self.exchange(slot, parent, name) {
             Err(error) if unsupported(&error) => {
                 parent.rename_new(name, self.slots, &old)?;
                 self.fault.point("between two renames")?;
-                self.put_back(slot, parent, name)
+                self.put_back(slot, parent, name)?;
             }
-            result => result,
+            result => result?,
         }
+        Ok(Some(time))
     }
 
     fn replace_back(&self, slot: u32, staged: u64, parent: &Dir, name: &[u8]) -> io::Result<()> {

@@ -28,6 +28,9 @@ use crate::{
     store::log::{Contents, Log},
 };
 
+/// How many files are read again after a start rather than that the stat cache is written.
+const UNSAVED: usize = 1024;
+
 /// The largest state file that is read, in bytes.
 const MAX_STATE_FILE: u64 = 1 << 30;
 
@@ -330,7 +333,9 @@ impl Store {
         };
         let bytes = log::encode(record, &self.managed);
         let file = self.write_temporary(COMMITTED, &bytes)?;
-        self.rename_temporary(COMMITTED)
+        file.sync_all()
+            .and_then(|()| self.fault.point("written"))
+            .and_then(|()| self.rename_temporary(COMMITTED))
             .context("write", COMMITTED)?;
         self.log.replace(file, bytes.len() as u64);
         self.state.sync().context("sync", COMMITTED)
@@ -357,12 +362,18 @@ impl Store {
         self.remove_file(JOURNAL)
     }
 
-    /// Keeps the stat cache. That it can't be kept costs time only.
-    pub(crate) fn save_index(&mut self) {
-        if !self.index.take_changed() {
+    /// Keeps the stat cache of what is in `known`, or managed, once there is much to keep: the rest
+    /// costs time at the next start only, as does one that can't be kept.
+    pub(crate) fn save_index(&mut self, known: Option<&Manifest>) {
+        if self.index.unsorted() < UNSAVED {
             return;
         }
-        if let Err(error) = self.write_file(INDEX, &self.index.to_bytes()) {
+        self.index.retain(known.unwrap_or(&self.managed));
+        let save = || {
+            self.write_temporary(INDEX, &self.index.to_bytes())?;
+            self.rename_temporary(INDEX).context("write", INDEX)
+        };
+        if let Err(error) = save() {
             tracing::warn!("{error}: {}", error.source);
         }
     }
@@ -466,14 +477,16 @@ impl Store {
 
     /// Writes a state file so that it is there as a whole or not at all, also after a power cut.
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), PathError> {
-        self.write_temporary(name, bytes)?;
-        self.rename_temporary(name)
+        let file = self.write_temporary(name, bytes)?;
+        file.sync_all()
+            .and_then(|()| self.fault.point("written"))
+            .and_then(|()| self.rename_temporary(name))
             .and_then(|()| self.fault.point("renamed"))
             .and_then(|()| self.state.sync())
             .context("write", name)
     }
 
-    /// Writes and syncs what is to become a state file.
+    /// Writes what is to become a state file.
     fn write_temporary(&self, name: &str, bytes: &[u8]) -> Result<File, PathError> {
         let temporary = temporary_name(name);
         let write = || {
@@ -484,8 +497,6 @@ impl Store {
             }
             let mut file = self.state.create_file(&temporary)?;
             file.write_all(bytes)?;
-            file.sync_all()?;
-            self.fault.point("written")?;
             Ok(file)
         };
         write().context("write", name)

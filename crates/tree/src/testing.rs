@@ -6,6 +6,7 @@ use std::{
     io::{self, BufReader, Cursor, Write},
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
+    sync::Arc,
 };
 
 use patchwire_delta::{Digest, Seed, Signature, SignatureOptions, diff_read};
@@ -161,7 +162,10 @@ pub(crate) fn open_with(root: &Path, fault: Fault) -> Store {
 }
 
 /// Operations from what stands to `target`, and their content, deltas included.
-pub(crate) fn operations(store: &mut Store, target: &Tree) -> (Manifest, Vec<Operation>, Vec<u8>) {
+pub(crate) fn operations(
+    store: &mut Store,
+    target: &Tree,
+) -> (Arc<Manifest>, Vec<Operation>, Vec<u8>) {
     let available = store.inventory().unwrap().manifest;
     let plan = plan(&store.managed(), &available, &target.manifest()).finish(|_| true);
     let mut content = Vec::new();

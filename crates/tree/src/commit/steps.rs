@@ -41,7 +41,7 @@ pub(super) struct Planned {
 
 /// Plans a commit. Removals come first, deepest first; then what is put, parents first.
 pub(super) fn plan_steps(
-    store: &mut Store,
+    store: &Store,
     staged: &Staged,
     removal: Removal,
 ) -> Result<Planned, CommitError> {
@@ -50,7 +50,7 @@ pub(super) fn plan_steps(
     by_path.sort_unstable_by_key(|index| staged.operations[*index].path());
     let mut planner = Planner {
         walker: Walker::new(&store.root),
-        observer: Observer::new(&mut store.index),
+        observer: Observer::new(&store.index),
         slots: &staged.slots,
         base: &store.managed,
         first: record.is_none(),

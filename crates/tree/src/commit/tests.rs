@@ -423,7 +423,7 @@ fn the_first_push_takes_what_is_there_already_and_rewrites_only_the_rest() {
     let inode = |name: &str| fs::metadata(root.join(name)).unwrap().ino();
     let (a, b) = (inode("a"), inode("b"));
     let mut store = open(root);
-    assert_eq!(store.inventory().unwrap().manifest, there.manifest());
+    assert_eq!(*store.inventory().unwrap().manifest, there.manifest());
     let target = Tree::new(&["a = same", "b = new", "image/", "image/c = c", "d = same"]);
     let done = push(&mut store, 1, &target).unwrap();
     assert_eq!((done.drift, done.moved_aside), (vec![], vec![]));
@@ -505,6 +505,57 @@ fn every_version_of_a_file_has_an_mtime_of_its_own_second() {
     store.roll_back(&mut |_| ()).unwrap();
     seen.push(mtime().0);
     assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
+}
+
+#[test]
+fn files_that_a_push_put_in_place_need_not_be_read_unless_someone_wrote_to_them() {
+    let dir = scratch();
+    let mut store = open(dir.path());
+    push(&mut store, 1, &Tree::new(&["a = 1", "b = 1", "c = 1"])).unwrap();
+    let target = Tree::new(&["a = 2", "b = 2", "c = 1", "d = 2"]);
+    let staged = stage(&mut store, 2, &target).unwrap();
+    let meddle = |window| {
+        if window == Window::Closes {
+            fs::write(dir.path().join("b"), "x").unwrap();
+        }
+    };
+    store.commit(staged, &[], &mut { meddle }).unwrap();
+    let known = |store: &Store, name: &str| {
+        let stat = store.root.stat(name.as_bytes()).unwrap();
+        store.index.digest(&path(name), &stat)
+    };
+    let two = patchwire_delta::Digest::of(b"2");
+    assert_eq!(known(&store, "a"), Some(two));
+    assert_eq!(known(&store, "b"), None);
+    assert_eq!(known(&store, "d"), Some(two));
+    assert_eq!(store.inventory().unwrap().drift, [path("b")]);
+    fs::write(dir.path().join("a"), "y").unwrap();
+    let staged = stage(&mut store, 3, &target.with("d", Node::Dir(0o755))).unwrap();
+    assert_eq!(store.drift_beside(&staged).unwrap(), [path("a"), path("b")]);
+}
+
+#[test]
+fn a_large_tree_is_looked_at_in_order_whoever_looks() {
+    let dir = scratch();
+    let mut store = open(dir.path());
+    let names: Vec<_> = (0..9000).map(|n| format!("{n:04} = {n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    push(&mut store, 1, &Tree::new(&names)).unwrap();
+    assert!(std::sync::Arc::ptr_eq(
+        &store.inventory().unwrap().manifest,
+        &store.managed
+    ));
+    let gone = ["0000", "2047", "2048", "5000", "8999"];
+    for gone in gone {
+        fs::remove_file(dir.path().join(gone)).unwrap();
+    }
+    let inventory = store.inventory().unwrap();
+    let drift = gone.map(path);
+    assert_eq!(inventory.drift, drift);
+    assert_eq!(*inventory.manifest, Tree::read(dir.path()).manifest());
+    let staged = stage(&mut store, 2, &Tree::new(&names[1..])).unwrap();
+    let beside = store.drift_beside(&staged).unwrap();
+    assert_eq!(beside, drift[1..]);
 }
 
 #[test]
