@@ -5,8 +5,8 @@
 use std::{fs, io, path::Path};
 
 use patchwire_delta::{
-    BlockSize, Delta, DiffOptions, FirstRound, Regions, Seed, Signature, SignatureOptions, diff,
-    librsync,
+    BlockSize, Delta, DiffOptions, Digest, FirstRound, Regions, Seed, Signature, SignatureOptions,
+    diff, librsync,
 };
 use patchwire_fuzz::{
     delta::{basis, target},
@@ -16,12 +16,15 @@ use patchwire_protocol::{
     app::{AppState, Exit},
     codec::{self, Encode},
     frame, limits,
+    listing::{Digests, Kept, Listing},
     manifest::{Entry, Manifest},
     message::{
-        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart},
+        inner::{
+            AgentMessage, DeveloperMessage, Greeting, Rebase, SignRequest, SignWhat, SignaturePart,
+        },
         push::{
-            AgentTimings, Answer, AppOptions, Base, ConflictWith, Environment, Phase, Push, PushId,
-            PushStatus,
+            AgentTimings, Answer, AppOptions, Base, ConflictWith, Environment, OfferId, Patterns,
+            Phase, Push, PushId, PushStatus,
         },
         relay::{
             Hello, Incoming, Notice, Open, OpenReply, PeerName, PresentedKey, PublicKey, Refusal,
@@ -31,7 +34,7 @@ use patchwire_protocol::{
         value::Text,
     },
     name::Name,
-    operation::{Operation, Source},
+    operation::{Operation, Source, stream},
     version::{CURRENT, VersionRange},
 };
 use patchwire_transport::{DeploymentLink, Pin, RelayKey, RelayLink};
@@ -255,9 +258,17 @@ fn developer_messages() -> Result<Vec<(&'static str, DeveloperMessage)>, Error> 
         ready_timeout_ms: Some(30_000),
         environment: Environment::new(vec![variable("MODE", "dev"), variable("EMPTY", "")])?,
     };
+    let request = |path, what| SignRequest {
+        path: at(path),
+        what,
+    };
     let full = Push {
+        mirror: Some(Patterns::new(
+            vec!["*.sqlite3".to_owned()],
+            vec!["dist/app.css".to_owned()],
+        )?),
         message: Text::cut("fix the cart"),
-        expires_ms: 1_763_600_000_000,
+        expires_ms: 120_250,
         app,
         ..push(1, Base::Committed(root()), 5)
     };
@@ -267,13 +278,16 @@ fn developer_messages() -> Result<Vec<(&'static str, DeveloperMessage)>, Error> 
             "push-unknown",
             DeveloperMessage::Push(Box::new(push(1, Base::Unknown, 0))),
         ),
-        (
-            "operations",
-            DeveloperMessage::Operations(operations().to_vec()),
-        ),
         ("content", DeveloperMessage::Content(b"content".to_vec())),
         ("content-end", DeveloperMessage::ContentEnd),
-        ("sign", DeveloperMessage::Sign(vec![at("a"), at("d/b")])),
+        (
+            "sign",
+            DeveloperMessage::Sign(vec![
+                request("a", SignWhat::Whole),
+                request("d/b", SignWhat::FirstRound),
+                request("d/b", SignWhat::Regions(vec![1, 2, 3])),
+            ]),
+        ),
         ("abort", DeveloperMessage::Abort),
         ("status", DeveloperMessage::Status),
         ("alive", DeveloperMessage::Alive),
@@ -298,7 +312,8 @@ fn agent_messages() -> Vec<(&'static str, AgentMessage)> {
     let rebase = Rebase {
         epoch: 7,
         managed: true,
-        entries: 4,
+        offer: OfferId(0x0102_0304_0506_0708),
+        listing: 300,
     };
     let part = SignaturePart {
         index: 0,
@@ -329,7 +344,8 @@ fn agent_messages() -> Vec<(&'static str, AgentMessage)> {
     vec![
         ("greeting", AgentMessage::Greeting(greeting)),
         ("rebase", AgentMessage::Rebase(rebase)),
-        ("entries", AgentMessage::Entries(tree().entries().to_vec())),
+        ("listing", AgentMessage::Listing(vec![1, 2, 3])),
+        ("received", AgentMessage::Received(1 << 20)),
         ("signature", AgentMessage::Signature(part)),
         ("progress", AgentMessage::Progress(Phase::Reloading)),
         ("answer", AgentMessage::Answer(Box::new(done))),
@@ -450,13 +466,34 @@ fn trees() -> Result<(), Error> {
         put(file("d", "now a file"), Source::Whole { kept: 0 }),
     ];
     on("file-for-directory", tree(), file_for_directory)?;
+
+    let mut sorted = operations().to_vec();
+    sorted.sort_by(|a, b| a.path().cmp(b.path()));
+    let stream = |operations: &[Operation]| {
+        let count = u8::try_from(operations.len())?;
+        Ok::<_, Error>([&[count][..], &stream::write(operations)].concat())
+    };
+    seed("operation_stream", "every-kind", stream(&sorted)?)?;
+    seed("operation_stream", "none", stream(&[])?)?;
+    let kept = Kept {
+        digest: Digest::of(b"one"),
+        len: 3,
+        have: 2,
+    };
+    let offer = OfferId(7);
+    for (name, digests) in [("short", Digests::Short), ("whole", Digests::Whole)] {
+        let listing = Listing::encode(&tree(), &[kept], offer, digests);
+        seed("listing", name, listing)?;
+    }
+    let nothing = Listing::encode(&Manifest::default(), &[], offer, Digests::Short);
+    seed("listing", "nothing", nothing)?;
     Ok(())
 }
 
 /// Scripts: see `patchwire_fuzz::receiver` and `patchwire_fuzz::sender` for what a step means.
 fn sessions() -> io::Result<()> {
     // A committed base, one whole file, its content and end, then work that succeeds.
-    let [push, operations, content] = [[0, 5], [2, 1], [3, 9]];
+    let [push, operations, content] = [[0, 5], [2, 40], [3, 9]];
     let [end, sign, abort, work, wait] = [[4, 0], [5, 2], [6, 0], [8, 0], [10, 0]];
     let accepted = [push, work, operations, content, end];
     let script = |name, steps: &[&[[u8; 2]]]| seed("receiver", name, steps.concat().concat());
@@ -477,13 +514,12 @@ fn sessions() -> io::Result<()> {
     let never = [[0, 0], [8, 2]].repeat(6);
     script("never-settles", &[&never])?;
     script("answered-before", &[&[push, [8, 3]]])?;
-    script("link-leaves", &[&[push, work, [2, 254]]])?;
-    script("only-deletes", &[&[push, work, [2, 16]], &[work; 3]])?;
+    script("no-operations", &[&[[0, 1], work], &[work; 3]])?;
     script("another-push", &[&[[0, 0], [8, 2], [0, 129]]])?;
     script("too-much-content", &[&accepted[..3], &[[3, 255]]])?;
 
     // Remembered (first byte 1) or asked for (0).
-    let [rebase, entries, last, answer] = [[0, 1], [1, 0], [2, 0], [4, 0]];
+    let [rebase, listing, last, answer] = [[0, 3], [1, 2], [2, 0], [4, 0]];
     let [plan, read, read_end, silence] = [[7, 4], [7, 0], [7, 2], [10, 0]];
     let sent = [plan, read, read, read_end];
     let script = |name, first: u8, steps: &[&[[u8; 2]]]| {
@@ -494,33 +530,33 @@ fn sessions() -> io::Result<()> {
         )
     };
     script("remembered", 1, &[&sent, &[[3, 0], answer]])?;
-    script("no-content", 1, &[&[[7, 64], answer]])?;
-    script("asked", 0, &[&[rebase, entries], &sent, &[answer]])?;
+    script("no-operations", 1, &[&[[7, 0], answer]])?;
+    script("asked", 0, &[&[rebase, listing], &sent, &[answer]])?;
     script(
         "signed",
         0,
-        &[&[rebase, entries, [7, 1], last], &sent, &[answer]],
+        &[&[rebase, listing, [7, 1], last], &sent, &[answer]],
     )?;
     let parts = [[7, 17], [2, 1], last, [2, 16]];
     script(
         "signed-in-parts",
         0,
-        &[&[rebase, entries], &parts, &sent, &[answer]],
+        &[&[rebase, listing], &parts, &sent, &[answer]],
     )?;
     script(
         "interrupted",
         1,
-        &[&sent[..2], &[rebase, entries], &sent, &[answer]],
+        &[&sent[..2], &[rebase, listing], &sent, &[answer]],
     )?;
     script("changed", 1, &[&sent[..2], &[[7, 3]]])?;
     script("silent", 1, &[&sent, &[silence]])?;
     script("misunderstood", 1, &[&sent, &[[5, 0]]])?;
     script("another-answer", 1, &[&sent, &[[4, 200]]])?;
-    script("unsorted", 0, &[&[[0, 8], [1, 201], [1, 201]]])?;
+    script("too-long", 0, &[&[rebase, [1, 7]]])?;
     script("too-many", 0, &[&[[0, 255]]])?;
-    let again = [rebase, entries, [7, 0]].repeat(6);
+    let again = [rebase, listing, [7, 0]].repeat(6);
     script("never-settles", 0, &[&again])?;
-    script("another-epoch", 3, &[&[rebase, entries], &sent, &[answer]])
+    script("another-epoch", 3, &[&[rebase, listing], &sent, &[answer]])
 }
 
 fn texts() -> Result<(), Error> {

@@ -48,6 +48,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("manifest", message::manifest),
     ("commit_record", message::commit_record),
     ("operations", message::operations),
+    ("operation_stream", message::operation_stream),
+    ("listing", message::listing),
     ("receiver", receiver::receiver),
     ("sender", sender::sender),
     ("path", text::path),

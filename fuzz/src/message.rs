@@ -6,16 +6,19 @@ use patchwire_protocol::{
     codec::{self, Decode, Encode},
     frame::{self, FrameDecoder},
     limits,
+    listing::{Digests, Listing},
     manifest::{Entry, Manifest},
     message::{
         inner::{AgentMessage, DeveloperMessage},
-        push::Answer,
+        push::{Answer, OfferId},
         relay::{Hello, Incoming, Notice, Open, OpenReply, RelayReply},
     },
-    operation::{self, Operation},
+    operation::{self, Operation, stream},
     path::RelativePath,
 };
 use patchwire_tree::CommitRecord;
+
+use crate::session::tree;
 
 /// A stream cut into frames: the same frames however it came, and the same bytes again.
 ///
@@ -154,6 +157,38 @@ pub fn operations(data: &[u8]) {
         assert_eq!(target.get(&kept.path), Some(&kept.entry));
     }
     assert!(target.len() <= base.len() + operations.len());
+}
+
+/// The operations that a content stream begins with, on the tree of the scripts: they are written
+/// and read again the same. The first byte says how many.
+pub fn operation_stream(data: &[u8]) {
+    let Some((count, mut stream)) = data.split_first() else {
+        return;
+    };
+    let count = u64::from(*count);
+    let Ok(operations) = stream::read(&mut stream, count, &tree(), true) else {
+        return;
+    };
+    assert_eq!(operations.len() as u64, count);
+    let again = stream::write(&operations);
+    let again = stream::read(&mut &again[..], count, &tree(), true);
+    assert_eq!(
+        again.expect("what was read is written and read"),
+        operations
+    );
+}
+
+/// What an agent offers to a developer that has the tree of the scripts.
+pub fn listing(data: &[u8]) {
+    let id = OfferId(7);
+    let Ok(listing) = Listing::decode(data, id, &tree()) else {
+        return;
+    };
+    check_tree(&listing.manifest);
+    assert!(listing.kept.iter().all(|kept| kept.have <= kept.len));
+    let again = Listing::encode(&listing.manifest, &listing.kept, id, Digests::Whole);
+    let again = Listing::decode(&again, id, &tree());
+    assert_eq!(again.expect("what was read is written and read"), listing);
 }
 
 pub(crate) fn check_tree(manifest: &Manifest) {

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use patchwire_protocol::{
     limits,
     message::{
-        inner::{AgentMessage, DeveloperMessage, SignaturePart},
-        push::{Base, PushStatus},
+        inner::{AgentMessage, DeveloperMessage, SignRequest, SignWhat, SignaturePart},
+        push::{Base, OfferId, PushStatus},
         status::LogsRequest,
     },
-    operation::{Operation, Source},
     session::{
         answer::refusal,
         receiver::{
@@ -19,7 +18,7 @@ use patchwire_protocol::{
     },
 };
 
-use crate::session::{at, failure, link, operations, push, put, root, steps, tree};
+use crate::session::{at, failure, push, root, steps};
 
 /// Follows a script. Work is asked for in the right order, one piece at a time; the push is
 /// answered once, and ends when it is left alone.
@@ -59,7 +58,7 @@ fn message(what: u8, which: u8) -> DeveloperMessage {
             let base = match which % 4 {
                 0 => Base::Unknown,
                 1 => Base::Committed(root()),
-                _ => Base::Offered(root()),
+                _ => Base::Offered(OfferId(1)),
             };
             let count = match which / 4 % 8 {
                 7 => limits::ENTRIES + 1,
@@ -70,25 +69,21 @@ fn message(what: u8, which: u8) -> DeveloperMessage {
             push.links_may_leave = which & 64 != 0;
             DeveloperMessage::Push(Box::new(push))
         }
-        2 => DeveloperMessage::Operations(match which {
-            255 => vec![operations()[0].clone(); limits::BATCH + 1],
-            254 => vec![put(link("evil", "../../etc"), Source::None)],
-            which => {
-                let chosen = |(bit, operation): (usize, Operation)| {
-                    (which >> bit & 1 == 1).then_some(operation)
-                };
-                let operations = operations().into_iter().enumerate();
-                operations.filter_map(chosen).collect()
-            }
-        }),
-        3 => DeveloperMessage::Content(match which {
+        2 | 3 => DeveloperMessage::Content(match which {
             255 => vec![0; limits::CONTENT_PART + 1],
             which => vec![which; which.into()],
         }),
         4 => DeveloperMessage::ContentEnd,
         5 => DeveloperMessage::Sign(match which {
-            255 => vec![at("a"); limits::SIGNATURES + 1],
-            which => vec![at("d/b"); usize::from(which % 4)],
+            255 => vec![request("a", SignWhat::Whole); limits::SIGNATURES + 1],
+            which => {
+                let what = match which & 12 {
+                    0 => SignWhat::Whole,
+                    4 => SignWhat::FirstRound,
+                    _ => SignWhat::Regions(vec![which; which.into()]),
+                };
+                vec![request("d/b", what); usize::from(which % 4)]
+            }
         }),
         6 => DeveloperMessage::Abort,
         7 => DeveloperMessage::Alive,
@@ -98,6 +93,13 @@ fn message(what: u8, which: u8) -> DeveloperMessage {
             lines: which.into(),
             follow: true,
         }),
+    }
+}
+
+fn request(path: &str, what: SignWhat) -> SignRequest {
+    SignRequest {
+        path: at(path),
+        what,
     }
 }
 
@@ -243,13 +245,12 @@ impl Shell {
         match output {
             Output::Send(message) => self.send(&message),
             Output::Judge(_) => self.owe(Work::Judge),
-            Output::Sign(paths) => {
-                assert!((1..=limits::SIGNATURES).contains(&paths.len()));
-                let count = u32::try_from(paths.len()).expect("the limit is far below");
+            Output::Sign(requests) => {
+                assert!((1..=limits::SIGNATURES).contains(&requests.len()));
+                let count = u32::try_from(requests.len()).expect("the limit is far below");
                 self.owe(Work::Sign { next: 0, count });
             }
-            Output::Stage(push, operations) => {
-                assert_eq!(push.operations, operations.len() as u64);
+            Output::Stage(_) => {
                 (self.staged, self.content_ended) = (false, false);
                 self.owe(Work::Stage);
             }
@@ -302,7 +303,8 @@ impl Shell {
         match message {
             AgentMessage::Answer(_) | AgentMessage::Misunderstood(_) => self.answered = true,
             AgentMessage::Rebase(_)
-            | AgentMessage::Entries(_)
+            | AgentMessage::Listing(_)
+            | AgentMessage::Received(_)
             | AgentMessage::Signature(_)
             | AgentMessage::Progress(_) => {}
             AgentMessage::Greeting(_) | AgentMessage::Status(_) | AgentMessage::LogLines(_) => {
@@ -321,9 +323,7 @@ fn offer(which: u8) -> Offer {
     Offer {
         epoch: which.into(),
         managed: which & 16 != 0,
-        entries: match which & 32 {
-            0 => tree().entries().to_vec(),
-            _ => Vec::new(),
-        },
+        id: OfferId(which.into()),
+        listing: vec![which; usize::from(which & 32)],
     }
 }

@@ -6,21 +6,19 @@ use std::time::{Duration, Instant};
 use patchwire_protocol::{
     limits,
     message::{
-        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart},
-        push::{Base, Phase},
+        inner::{
+            AgentMessage, DeveloperMessage, Greeting, Rebase, SignRequest, SignWhat, SignaturePart,
+        },
+        push::{Base, OfferId, Phase},
         value::{Text, WireDigest},
     },
-    operation::Operation,
     session::{
         answer::refusal,
         sender::{Basis, Content, Input, Outcome, Output, Planned, Sender},
     },
 };
 
-use crate::{
-    message::check_tree,
-    session::{at, failure, operations, push, root, steps, tree},
-};
+use crate::session::{at, failure, push, root, steps};
 
 /// The id of the push that is sent.
 const OWN: u8 = 1;
@@ -58,27 +56,19 @@ pub fn sender(data: &[u8]) {
 }
 
 fn message(what: u8, which: u8) -> AgentMessage {
-    let entries = tree().entries().to_vec();
     match what {
         0 => AgentMessage::Rebase(Rebase {
             epoch: which.into(),
             managed: which & 1 == 1,
-            entries: match which {
-                255 => limits::ENTRIES + 1,
-                254 => limits::ENTRIES,
-                which if which & 2 == 0 => entries.len() as u64,
-                which => u64::from(which >> 2) % 4,
+            offer: OfferId(which.into()),
+            listing: match which {
+                255 => limits::LISTING as u64 + 1,
+                254 => limits::LISTING as u64,
+                which => (which & 6).into(),
             },
         }),
-        1 => AgentMessage::Entries(match which {
-            0..200 => entries,
-            // Sorted or not, with or without their directory, too many or too few.
-            which => {
-                let chosen = |(bit, _): &(usize, _)| which >> bit & 1 == 1;
-                let entries = entries.into_iter().enumerate().filter(chosen);
-                entries.map(|(_, entry)| entry).collect()
-            }
-        }),
+        // What was announced, too much or too little.
+        1 => AgentMessage::Listing(vec![which; usize::from(which % 8)]),
         2 => AgentMessage::Signature(SignaturePart {
             index: (which >> 4).into(),
             bytes: vec![which; which.into()],
@@ -90,6 +80,7 @@ fn message(what: u8, which: u8) -> AgentMessage {
             AgentMessage::Answer(Box::new(refusal(&push(id, Base::Unknown, 0), failure())))
         }
         5 => AgentMessage::Misunderstood(Text::cut("what?")),
+        _ if which & 3 == 2 => AgentMessage::Received(u64::from(which) * 64),
         _ if which & 1 == 0 => AgentMessage::Greeting(greeting(None)),
         _ => AgentMessage::LogLines(Vec::new()),
     }
@@ -118,8 +109,6 @@ struct Shell {
     wanted: usize,
     /// How often the agent offered another base.
     offers: u32,
-    /// How many operations the last header announced and have not been sent.
-    announced: u64,
     /// Whether what was sent last is a push with content that has not ended.
     open: bool,
     sent: bool,
@@ -138,7 +127,6 @@ impl Shell {
             owed: None,
             wanted: 0,
             offers: 0,
-            announced: 0,
             open: false,
             sent: false,
             finished: false,
@@ -168,15 +156,13 @@ impl Shell {
         let input = match work {
             Work::Plan if which % 4 == 1 => {
                 self.wanted = 1 + usize::from(which >> 4);
-                Input::Planned(Planned::Wants(vec![at("a"); self.wanted]))
-            }
-            Work::Plan | Work::Diff => {
-                let chosen = |(bit, operation): (usize, Operation)| {
-                    (which >> (bit + 2) & 1 == 1).then_some(operation)
+                let request = SignRequest {
+                    path: at("a"),
+                    what: SignWhat::Whole,
                 };
-                let operations = operations().into_iter().enumerate();
-                Input::Planned(Planned::Operations(operations.filter_map(chosen).collect()))
+                Input::Planned(Planned::Wants(vec![request; self.wanted]))
             }
+            Work::Plan | Work::Diff => Input::Planned(Planned::Operations(u64::from(which >> 2))),
             Work::Read => Input::Content(match which % 4 {
                 1 if which & 64 != 0 => Content::Alive,
                 0 | 1 => Content::Piece(vec![which; which.into()]),
@@ -208,8 +194,8 @@ impl Shell {
         match output {
             Output::Send(message) => self.send(&message),
             Output::Plan(basis) => {
-                if let Basis::Offered { manifest, .. } = basis {
-                    check_tree(&manifest);
+                if let Basis::Offered { listing, .. } = basis {
+                    assert!(listing.len() <= limits::LISTING);
                     self.offers += 1;
                     assert!(self.offers <= limits::REBASES, "an end is in sight");
                 }
@@ -221,10 +207,10 @@ impl Shell {
                 self.owed = Some(Work::Diff);
             }
             Output::Read => {
-                assert!(self.open && self.announced == 0);
+                assert!(self.open);
                 self.owed = Some(Work::Read);
             }
-            Output::Progress(_) => {}
+            Output::Progress(_) | Output::Received(_) => {}
             Output::Finished(outcome) => {
                 if let Outcome::Answered(answer) = outcome {
                     assert_eq!(answer.push_id, push(OWN, Base::Unknown, 0).push_id);
@@ -236,25 +222,13 @@ impl Shell {
 
     fn send(&mut self, message: &DeveloperMessage) {
         match message {
-            DeveloperMessage::Push(push) => {
-                assert_eq!(self.announced, 0);
-                (self.announced, self.open) = (push.operations, false);
-            }
-            DeveloperMessage::Operations(operations) => {
-                assert!((1..=limits::BATCH).contains(&operations.len()));
-                self.announced -= operations.len() as u64;
-                let sent = |operation: &Operation| match operation {
-                    Operation::Put { source, .. } => source.is_sent(),
-                    Operation::Delete { .. } => false,
-                };
-                self.open |= operations.iter().any(sent);
-            }
+            DeveloperMessage::Push(push) => self.open = push.operations > 0,
             DeveloperMessage::Content(_) | DeveloperMessage::Alive => assert!(self.open),
             DeveloperMessage::ContentEnd => {
                 assert!(self.open);
                 self.open = false;
             }
-            DeveloperMessage::Sign(paths) => assert_eq!(paths.len(), self.wanted),
+            DeveloperMessage::Sign(requests) => assert_eq!(requests.len(), self.wanted),
             DeveloperMessage::Abort => {}
             DeveloperMessage::Status | DeveloperMessage::Logs(_) | DeveloperMessage::Follow => {
                 panic!("{message:?} is no part of a push")

@@ -106,6 +106,7 @@ pub fn push(id: u8, base: Base, operations: u64) -> Push {
         expires_ms: 0,
         force: false,
         links_may_leave: false,
+        mirror: None,
         app: AppOptions::default(),
     }
 }

@@ -119,6 +119,7 @@ mod tests {
             expires_ms: 0,
             force: false,
             links_may_leave: false,
+            mirror: None,
             app: AppOptions::default(),
         }
     }

@@ -5,7 +5,7 @@ mod reload;
 mod standing;
 
 use std::{
-    io::BufRead,
+    io::{self, BufRead},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,22 +13,24 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use patchwire_delta::{Seed, Signature, SignatureOptions};
+use patchwire_delta::{BlockSize, Regions, Seed, Signature, SignatureOptions};
 use patchwire_protocol::{
     app::Reload,
     codec, limits,
+    listing::{self, Digests, Listing},
     message::{
-        inner::Greeting,
-        push::{AgentTimings, Answer, AppOptions, Base, Failure, Push, PushId, PushStatus},
+        inner::{Greeting, SignRequest, SignWhat},
+        push::{
+            AgentTimings, Answer, AppOptions, Base, Failure, OfferId, Push, PushId, PushStatus,
+        },
         status::{LastPush, Status},
         value::{Text, WireDigest},
     },
-    operation::Operation,
-    path::RelativePath,
+    operation::stream::{self, StreamError},
     session::receiver::{Committed, Reloaded},
 };
 use patchwire_transport::random_u64;
-use patchwire_tree::{StageError, Staged, Store, StoreError};
+use patchwire_tree::{Kept, StageError, Staged, Store, StoreError};
 use tokio::sync::watch;
 
 pub(crate) use self::standing::{Judgement, Offered};
@@ -49,6 +51,20 @@ const PUSH_ID: &str = "push_id";
 
 /// The most bytes of one list in an answer.
 const LISTED: usize = 64 << 10;
+
+/// How hard a listing is compressed. It is names for the most part.
+const LISTING_LEVEL: i32 = 6;
+
+/// Why a push is not staged.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StagingError {
+    /// Its operations are none.
+    #[error(transparent)]
+    Operations(#[from] StreamError),
+    /// They can't be carried out.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+}
 
 /// The deployment. See the [module](self).
 #[derive(Debug)]
@@ -137,9 +153,14 @@ impl Deployment {
         }
     }
 
+    /// The turn, if no other push is being taken.
+    pub(crate) fn try_turn(&self) -> Option<tokio::sync::OwnedMutexGuard<()>> {
+        Arc::clone(&self.turn).try_lock_owned().ok()
+    }
+
     /// Waits until no other push is being taken.
     pub(crate) async fn turn(&self) -> tokio::sync::OwnedMutexGuard<()> {
-        if let Ok(turn) = Arc::clone(&self.turn).try_lock_owned() {
+        if let Some(turn) = self.try_turn() {
             return turn;
         }
         tracing::info!("a push waits for its turn");
@@ -222,9 +243,8 @@ impl Deployment {
                 let drift = drift.await?;
                 if push.force && !drift.is_empty() {
                     // The tree is the same, and what lies on the disk isn't: that is put right.
-                    let planned = offered.is_some_and(|offered| {
-                        push.base == Base::Offered(WireDigest(offered.root))
-                    });
+                    let planned =
+                        offered.is_some_and(|offered| push.base == Base::Offered(offered.id));
                     return Ok(match planned {
                         true => Judgement::Accept,
                         false => Judgement::Offer,
@@ -247,40 +267,72 @@ impl Deployment {
         }
     }
 
-    /// Looks at what stands here.
-    pub(crate) async fn offer(&self) -> Result<Offered, StoreError> {
-        self.with_store(|store| {
+    /// Looks at what stands here. With it comes its listing, compressed, with as much of each digest
+    /// as `digests` says.
+    pub(crate) async fn offer(
+        &self,
+        digests: Digests,
+    ) -> Result<(Offered, io::Result<Vec<u8>>), StoreError> {
+        self.with_store(move |store| {
             let inventory = store.inventory()?;
-            Ok(Offered {
+            let offered = Offered {
                 epoch: store.epoch(),
                 managed: store.committed().is_some(),
-                root: inventory.manifest.root(),
                 manifest: inventory.manifest,
-            })
+                id: OfferId(random()),
+                digests,
+            };
+            let kept = store.kept().unwrap_or_else(|error| {
+                tracing::warn!(%error, "what was kept can't be offered");
+                Vec::new()
+            });
+            let kept: Vec<_> = kept
+                .into_iter()
+                .map(|Kept { digest, len, have }| listing::Kept { digest, len, have })
+                .collect();
+            let listing = Listing::encode(&offered.manifest, &kept, offered.id, digests);
+            Ok((offered, zstd::bulk::compress(&listing, LISTING_LEVEL)))
         })
         .await
     }
 
-    /// Signs a file of what was offered; `None` if it can't be read (any more).
-    pub(crate) async fn sign(&self, path: RelativePath, seed: u64) -> Option<Vec<u8>> {
+    /// Signs a file of what was offered, or regions of it; `None` if it can't be read (any more) or
+    /// has no such regions.
+    pub(crate) async fn sign(&self, request: SignRequest, seed: u64) -> Option<Vec<u8>> {
+        let SignRequest { path, what } = request;
         self.with_store(move |store| {
             let file = store.open_file(&path).ok()?;
             let len = file.metadata().ok()?.len();
-            let signature = Signature::read(file, len, SignatureOptions::new(Seed(seed))).ok()?;
+            let options = SignatureOptions::new(Seed(seed));
+            let signature = match what {
+                SignWhat::Whole => Signature::read(file, len, options).ok()?,
+                SignWhat::FirstRound => {
+                    let block_size = Some(BlockSize::for_two_rounds(len));
+                    let options = SignatureOptions {
+                        block_size,
+                        ..options
+                    };
+                    Signature::read(file, len, options).ok()?
+                }
+                SignWhat::Regions(regions) => {
+                    let regions = Regions::decode(&regions).ok()?;
+                    regions.sign(file, Seed(seed)).ok()?
+                }
+            };
             Some(signature.encode())
         })
         .await
     }
 
-    /// Builds and verifies the files of a push.
+    /// Builds and verifies the files of a push, from its operations and what these send.
     pub(crate) async fn stage(
         &self,
         push: &Push,
         offered: Option<Offered>,
-        operations: Vec<Operation>,
         mut content: Box<dyn BufRead + Send>,
-    ) -> Result<Staged, StageError> {
+    ) -> Result<Staged, StagingError> {
         let (push_id, target) = (push.push_id, push.target.0);
+        let (count, links_may_leave) = (push.operations, push.links_may_leave);
         let is_offered = matches!(push.base, Base::Offered(_));
         self.with_store(move |store| {
             let (base, available) = match offered.filter(|_| is_offered) {
@@ -299,14 +351,16 @@ impl Deployment {
                     (Arc::clone(&committed), committed)
                 }
             };
-            store.stage(
+            let operations = stream::read(&mut content, count, &available, links_may_leave)?;
+            let staged = store.stage(
                 push_id.0,
                 &base,
                 &available,
                 target,
                 &operations,
                 &mut *content,
-            )
+            );
+            Ok(staged?)
         })
         .await
     }

@@ -2,19 +2,33 @@
 
 use std::error::Error;
 
-use patchwire_protocol::message::push::{Failure, FailureCode};
+use patchwire_protocol::{
+    message::push::{Failure, FailureCode},
+    operation::stream::StreamError,
+};
 use patchwire_tree::{CommitError, StageError};
 
+use crate::deployment::StagingError;
+
 /// Why a push could not be staged.
-pub(crate) fn of_staging(error: &StageError) -> Failure {
+pub(crate) fn of_staging(error: &StagingError) -> Failure {
     let code = match error {
-        StageError::Local(_) | StageError::Store(_) => FailureCode::Io,
-        StageError::Basis { .. } | StageError::NotKept { .. } => FailureCode::Unsettled,
-        StageError::Operations(_)
-        | StageError::Target { .. }
-        | StageError::Stream { .. }
-        | StageError::Content { .. }
-        | StageError::Trailing => FailureCode::Invalid,
+        StagingError::Operations(error) => match error {
+            StreamError::LinkLeavesRoot { .. } => FailureCode::LinkLeavesRoot,
+            StreamError::Io(_)
+            | StreamError::Malformed(_)
+            | StreamError::TooLarge { .. }
+            | StreamError::NoBasis { .. } => FailureCode::Invalid,
+        },
+        StagingError::Stage(error) => match error {
+            StageError::Local(_) | StageError::Store(_) => FailureCode::Io,
+            StageError::Basis { .. } | StageError::NotKept { .. } => FailureCode::Unsettled,
+            StageError::Operations(_)
+            | StageError::Target { .. }
+            | StageError::Stream { .. }
+            | StageError::Content { .. }
+            | StageError::Trailing => FailureCode::Invalid,
+        },
     };
     Failure::new(code, chain(error))
 }

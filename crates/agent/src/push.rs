@@ -9,13 +9,13 @@ use std::{
 
 use patchwire_protocol::{
     limits,
+    listing::Digests,
     message::{
-        inner::{AgentMessage, DeveloperMessage, SignaturePart},
-        push::{Answer, Failure, FailureCode, Phase, Push},
+        inner::{AgentMessage, DeveloperMessage, SignRequest, SignaturePart},
+        push::{Answer, Base, Failure, FailureCode, Phase, Push},
         value::Text,
     },
-    operation::Operation,
-    path::RelativePath,
+    operation::{OperationError, stream::StreamError},
     session::{
         answer::refusal,
         receiver::{Input, Offer, Output, Receiver, StageFailure, Verdict},
@@ -31,7 +31,7 @@ use tokio::{
 
 use crate::{
     answers::Recorded,
-    deployment::{Deployment, Judgement, Offered, random},
+    deployment::{Deployment, Judgement, Offered, StagingError, random},
     failure,
     serve::{Reader, Writer},
 };
@@ -89,7 +89,7 @@ struct Taking {
     header: Box<Push>,
     /// When it came, since the greeting: what it waits for its turn, or is planned again, does not make it expire.
     came_ms: u64,
-    staging: Option<JoinHandle<Result<Staged, StageError>>>,
+    staging: Option<JoinHandle<Result<Staged, StagingError>>>,
     content: Option<mpsc::Sender<Piece>>,
     /// What came up while something else was waited for, such as the end when the developer left.
     later: VecDeque<Output>,
@@ -132,8 +132,8 @@ impl Taking {
             }
             Output::Send(message) => self.send(&message).await,
             Output::Judge(push) => self.judge(push).await,
-            Output::Sign(paths) => self.sign(paths).await,
-            Output::Stage(push, operations) => self.stage(&push, operations),
+            Output::Sign(requests) => self.sign(requests).await,
+            Output::Stage(push) => self.stage(&push),
             Output::Content(bytes) => self.pass_on(Piece::Bytes(bytes)).await,
             Output::ContentEnd => self.pass_on(Piece::End).await,
             Output::Discard => {
@@ -174,6 +174,11 @@ impl Taking {
     async fn judge(&mut self, push: Box<Push>) {
         self.header = push;
         if self.turn.is_none() {
+            self.turn = self.deployment.try_turn();
+        }
+        if self.turn.is_none() {
+            // At once, so that the developer knows that it was heard.
+            self.send(&AgentMessage::Progress(Phase::Queued)).await;
             let deployment = Arc::clone(&self.deployment);
             self.turn = Some(self.busy(async { deployment.turn().await }).await);
         }
@@ -183,40 +188,46 @@ impl Taking {
         let verdict = match self.busy(judging).await {
             Ok(Judgement::Accept) => Ok(Verdict::Accept),
             Ok(Judgement::Answer(answer)) => Ok(Verdict::Answer(answer)),
-            Ok(Judgement::Offer) => self.offer().await.map(Verdict::Rebase),
+            Ok(Judgement::Offer) => self.offer(Digests::Short).await.map(Verdict::Rebase),
             Err(error) => Err(unseen(&error)),
         };
         let refused = |failure| Verdict::Answer(Box::new(refusal(&header, failure)));
         self.handle(Input::Judged(verdict.unwrap_or_else(refused)));
     }
 
-    async fn offer(&mut self) -> Result<Offer, Failure> {
+    async fn offer(&mut self, digests: Digests) -> Result<Offer, Failure> {
         let deployment = Arc::clone(&self.deployment);
-        match self.busy(async { deployment.offer().await }).await {
-            Ok(offered) => {
-                let entries = offered.manifest.entries().to_vec();
-                let (epoch, managed) = (offered.epoch, offered.managed);
+        match self.busy(async { deployment.offer(digests).await }).await {
+            Ok((offered, listing)) => {
+                let offer = Offer {
+                    epoch: offered.epoch,
+                    managed: offered.managed,
+                    id: offered.id,
+                    listing: listing.map_err(|error| {
+                        let what = format!("can't compress: {error}");
+                        Failure::new(FailureCode::Io, what)
+                    })?,
+                };
                 self.offered = Some(offered);
-                Ok(Offer {
-                    epoch,
-                    managed,
-                    entries,
-                })
+                Ok(offer)
             }
             Err(error) => Err(unseen(&error)),
         }
     }
 
-    async fn sign(&mut self, paths: Vec<RelativePath>) {
+    async fn sign(&mut self, requests: Vec<SignRequest>) {
         let seed = random();
-        for (index, path) in (0..).zip(paths) {
+        for (index, request) in (0..).zip(requests) {
             let known = self
                 .offered
                 .as_ref()
-                .is_some_and(|o| o.manifest.get(&path).is_some());
+                .is_some_and(|o| o.manifest.get(&request.path).is_some());
             let deployment = Arc::clone(&self.deployment);
             let signature = match known {
-                true => self.busy(async { deployment.sign(path, seed).await }).await,
+                true => {
+                    self.busy(async { deployment.sign(request, seed).await })
+                        .await
+                }
                 false => None,
             };
             let bytes = signature.unwrap_or_default();
@@ -237,8 +248,8 @@ impl Taking {
         }
     }
 
-    fn stage(&mut self, push: &Push, operations: Vec<Operation>) {
-        let content = match operations.iter().any(Operation::is_sent) {
+    fn stage(&mut self, push: &Push) {
+        let content = match push.operations > 0 {
             true => self.open_content(),
             false => Ok(Box::new(io::empty()) as _),
         };
@@ -247,7 +258,7 @@ impl Taking {
                 let deployment = Arc::clone(&self.deployment);
                 let (push, offered) = (push.clone(), self.offered.clone());
                 self.staging = Some(tokio::spawn(async move {
-                    deployment.stage(&push, offered, operations, content).await
+                    deployment.stage(&push, offered, content).await
                 }));
             }
             Err(error) => {
@@ -285,22 +296,41 @@ impl Taking {
         }
     }
 
-    async fn staged(&mut self, staged: Result<Staged, StageError>) {
+    async fn staged(&mut self, staged: Result<Staged, StagingError>) {
         let result = match staged {
             Ok(staged) => {
                 self.staged = Some(staged);
                 Ok(())
             }
-            Err(error @ (StageError::Basis { .. } | StageError::NotKept { .. })) => {
-                tracing::info!(%error, "the push has to be planned again");
-                match self.offer().await {
-                    Ok(offer) => Err(StageFailure::Basis(offer)),
-                    Err(failure) => Err(StageFailure::Failed(failure)),
+            Err(error) => match self.plan_again(&error) {
+                Some(digests) => {
+                    tracing::info!(%error, "the push has to be planned again");
+                    match self.offer(digests).await {
+                        Ok(offer) => Err(StageFailure::Basis(offer)),
+                        Err(failure) => Err(StageFailure::Failed(failure)),
+                    }
                 }
-            }
-            Err(error) => Err(StageFailure::Failed(failure::of_staging(&error))),
+                None => Err(StageFailure::Failed(failure::of_staging(&error))),
+            },
         };
         self.handle(Input::Staged(result));
+    }
+
+    /// Whether another plan can do better, and what it has to know.
+    fn plan_again(&self, error: &StagingError) -> Option<Digests> {
+        let is_short = matches!(self.header.base, Base::Offered(_))
+            && self.offered.as_ref().map(|offered| offered.digests) == Some(Digests::Short);
+        match error {
+            StagingError::Stage(StageError::Basis { .. } | StageError::NotKept { .. }) => {
+                Some(Digests::Short)
+            }
+            // Two contents with one short digest.
+            StagingError::Operations(StreamError::NoBasis { .. })
+            | StagingError::Stage(
+                StageError::Target { .. } | StageError::Operations(OperationError::NoBasis { .. }),
+            ) if is_short => Some(Digests::Whole),
+            StagingError::Operations(_) | StagingError::Stage(_) => None,
+        }
     }
 
     async fn record(&self, answer: Box<Answer>) {
@@ -399,8 +429,8 @@ fn unseen(error: &StoreError) -> Failure {
 }
 
 async fn joined(
-    staging: &mut Option<JoinHandle<Result<Staged, StageError>>>,
-) -> Result<Staged, StageError> {
+    staging: &mut Option<JoinHandle<Result<Staged, StagingError>>>,
+) -> Result<Staged, StagingError> {
     match staging {
         Some(staging) => staging
             .await

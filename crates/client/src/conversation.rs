@@ -2,25 +2,26 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    io::Read as _,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use patchwire_delta::Signature;
+use patchwire_delta::{DiffOptions, Digest, DigestReader, FirstRound, Signature};
 use patchwire_protocol::{
     limits,
+    listing::{Kept, Listing},
     manifest::{Entry, Manifest},
     message::{
-        inner::DeveloperMessage,
-        push::Push,
-        value::WireDigest,
+        inner::{DeveloperMessage, SignRequest, SignWhat},
+        push::{OfferId, Push},
     },
     operation::{Operation, Source},
     path::RelativePath,
-    session::sender::{Basis, Content, Input, Outcome, Output, Planned, Sender},
+    session::sender::{self, Content, Input, Outcome, Output, Planned, Sender},
 };
-use patchwire_tree::{Counts, Draft};
+use patchwire_tree::{Change, Counts, Draft};
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
@@ -28,7 +29,7 @@ use tokio::{
 
 use crate::{
     blocking,
-    content::{self, ContentError},
+    content::{self, Basis, ContentError, Rounds},
     error::ClientError,
     memory::{Memory, Remembered},
     request::Progress,
@@ -41,6 +42,15 @@ const ALIVE: Duration = Duration::from_secs(5);
 /// How long the agent has to hear that a push is called off.
 const CALL_OFF: Duration = Duration::from_secs(1);
 
+/// The shortest file, in bytes, that two rounds are worth: below it a single one costs as little.
+const TWO_ROUNDS: u64 = 1 << 20;
+
+/// How much content may be sent before it is noted that the agent may have kept some of it.
+const WORTH_KEEPING: u64 = 1 << 20;
+
+/// How many of the largest parts of a first push are named.
+const LARGEST: usize = 3;
+
 /// What plans are made of.
 #[derive(Debug)]
 pub(crate) struct Plans {
@@ -48,6 +58,7 @@ pub(crate) struct Plans {
     pub(crate) memory: Arc<Memory>,
     pub(crate) target: Arc<Manifest>,
     pub(crate) delete_any: bool,
+    pub(crate) mirror: bool,
     pub(crate) dry_run: bool,
 }
 
@@ -71,8 +82,12 @@ pub(crate) struct Conversation {
     content: Option<mpsc::Receiver<Result<Content, ContentError>>>,
     reading: bool,
     counts: Option<Counts>,
+    changes: Option<Vec<Change>>,
+    largest: Vec<(RelativePath, u64)>,
     content_sent: u64,
     sent_at: Option<Instant>,
+    /// Whether it is noted that the agent may have kept something of this.
+    noted: bool,
     /// Until when the agent has to say something, on a stream that may be dead.
     first_word: Option<Instant>,
 }
@@ -82,8 +97,20 @@ pub(crate) struct Conversation {
 struct Drafted {
     draft: Draft,
     available: Manifest,
-    signatures: HashMap<RelativePath, Signature>,
-    asked: Vec<RelativePath>,
+    /// Contents that the agent has the beginning of, or all.
+    kept: HashMap<Digest, Kept>,
+    bases: HashMap<RelativePath, Basis>,
+    asked: Vec<SignRequest>,
+    /// Files that one round was made over and that are signed for the second.
+    rounds: HashMap<RelativePath, FirstOfTwo>,
+}
+
+/// What the first of two rounds came to.
+#[derive(Debug)]
+struct FirstOfTwo {
+    signature: Signature,
+    first: FirstRound,
+    read: content::Unchanged,
 }
 
 impl Conversation {
@@ -92,16 +119,19 @@ impl Conversation {
         header: Push,
         plans: Plans,
     ) -> Result<Self, ClientError> {
-        let remembered = plans.memory.recall();
+        // What is remembered says nothing of what was kept of an attempt that was cut: the agent does.
+        let remembered = plans
+            .memory
+            .recall()
+            .filter(|_| !plans.mirror && !plans.memory.is_interrupted());
         let mut known = remembered
             .as_ref()
-            .map(|r| (r.epoch, WireDigest(r.manifest.root())));
+            .map(|remembered| (remembered.epoch, remembered.root));
         if plans.dry_run {
             // There is no push that the agent could refuse for its base: the greeting tells.
             let greeting = session.greeted().await?;
-            known = known.filter(|(epoch, root)| {
-                *epoch == greeting.epoch && Some(*root) == greeting.root
-            });
+            known = known
+                .filter(|(epoch, root)| *epoch == greeting.epoch && Some(*root) == greeting.root);
         }
         let first_word = session.patience.map(|patience| Instant::now() + patience);
         let sender = Sender::new(header, known, Instant::now());
@@ -114,8 +144,11 @@ impl Conversation {
             content: None,
             reading: false,
             counts: None,
+            changes: None,
+            largest: Vec::new(),
             content_sent: 0,
             sent_at: None,
+            noted: false,
             first_word,
         })
     }
@@ -138,6 +171,16 @@ impl Conversation {
     /// What the plan amounts to, if there was one.
     pub(crate) const fn counts(&self) -> Option<Counts> {
         self.counts
+    }
+
+    /// What would become of which file, if that is all that was asked for.
+    pub(crate) fn take_changes(&mut self) -> Option<Vec<Change>> {
+        self.changes.take()
+    }
+
+    /// What a first push has most to send of, the most first.
+    pub(crate) fn take_largest(&mut self) -> Vec<(RelativePath, u64)> {
+        std::mem::take(&mut self.largest)
     }
 
     /// Converses until the push has ended one way or another.
@@ -190,7 +233,10 @@ impl Conversation {
                     let piece = piece.ok_or(ClientError::Lost { source: None })??;
                     if let Content::Piece(bytes) = &piece {
                         self.content_sent += bytes.len() as u64;
-                        progress(Progress::Sending { sent: self.content_sent });
+                        if self.content_sent > WORTH_KEEPING && !self.noted {
+                            self.noted = true;
+                            self.plans.memory.note_interruption();
+                        }
                     }
                     self.sender.handle_input(Input::Content(piece), Instant::now());
                 }
@@ -229,13 +275,17 @@ impl Conversation {
                 progress(Progress::Agent(phase));
                 return Ok(None);
             }
+            Output::Received(received) => {
+                progress(Progress::Sending { sent: received });
+                return Ok(None);
+            }
             Output::Read => {
                 self.reading = true;
                 return Ok(None);
             }
             Output::Finished(outcome) => return Ok(Some(End::Outcome(outcome))),
             Output::Plan(basis) => self.plan(basis).await,
-            Output::Diff(signatures) => self.diff(signatures),
+            Output::Diff(signatures) => self.diff(signatures).await,
         };
         match planned {
             Ok(planned) if !self.plans.dry_run => {
@@ -265,9 +315,7 @@ impl Conversation {
     /// An agent that refuses a push says so and ends the stream, while we may still be sending:
     /// what it said is worth more than that we could not go on.
     async fn last_words(&mut self, error: ClientError) -> Result<Outcome, ClientError> {
-        while let Ok(Ok(Some(message))) =
-            timeout(limits::STALL, self.session.next()).await
-        {
+        while let Ok(Ok(Some(message))) = timeout(limits::STALL, self.session.next()).await {
             self.sender
                 .handle_input(Input::Message(message), Instant::now());
             while let Some(output) = self.sender.poll_output() {
@@ -279,32 +327,60 @@ impl Conversation {
         Err(error)
     }
 
-    async fn plan(&mut self, basis: Basis) -> Result<Planned, ClientError> {
+    async fn plan(&mut self, basis: sender::Basis) -> Result<Planned, ClientError> {
         // What was being read was planned against another base.
         self.content = None;
         self.reading = false;
-        let (available, managed, offered) = match basis {
-            Basis::Offered { manifest, managed } => (manifest, managed, true),
-            Basis::Remembered => match self.remembered.take() {
-                Some(remembered) => (remembered.manifest, true, false),
+        let (listing, managed, is_offered) = match basis {
+            sender::Basis::Offered {
+                id,
+                listing,
+                managed,
+            } => (self.listing(id, listing).await?, managed, true),
+            sender::Basis::Remembered => match self.remembered.take() {
+                Some(Remembered { manifest, .. }) => {
+                    let kept = Vec::new();
+                    (Listing { manifest, kept }, true, false)
+                }
                 None => return Err(ClientError::Lost { source: None }),
             },
         };
+        let Listing {
+            manifest: available,
+            kept,
+        } = listing;
         let nothing = Manifest::default();
         let base = if managed { &available } else { &nothing };
         let draft = patchwire_tree::plan(base, &available, &self.plans.target);
         self.counts = Some(draft.counts());
         self.check(base, draft.counts())?;
         if self.plans.dry_run {
-            return Ok(Planned::Operations(Vec::new()));
+            self.changes = Some(draft.changes(base));
+            return Ok(Planned::Operations(0));
+        }
+        if base.is_empty() {
+            self.largest = draft.largest();
+            self.largest.truncate(LARGEST);
         }
 
-        let wants = draft.wants().to_vec();
+        let kept: HashMap<_, _> = kept.into_iter().map(|kept| (kept.digest, kept)).collect();
+        let target = Arc::clone(&self.plans.target);
+        let is_kept = |path: &&RelativePath| {
+            digest(&target, path).is_some_and(|digest| kept.contains_key(&digest))
+        };
+        let wants: Vec<_> = draft
+            .wants()
+            .iter()
+            .filter(|path| !is_kept(path))
+            .cloned()
+            .collect();
         let (memory, wanted) = (Arc::clone(&self.plans.memory), wants.clone());
         let digests: Vec<_> = wanted.iter().map(|path| digest(&available, path)).collect();
-        let signatures: HashMap<_, _> = blocking::run(move || {
-            let recalled =
-                |(path, digest): (_, Option<_>)| Some((path, memory.signature(digest?)?));
+        let bases: HashMap<_, _> = blocking::run(move || {
+            let recalled = |(path, digest): (_, Option<_>)| {
+                let signature = memory.signature(digest?)?;
+                Some((path, Basis::Signature(signature)))
+            };
             wanted
                 .into_iter()
                 .zip(digests)
@@ -312,79 +388,124 @@ impl Conversation {
                 .collect()
         })
         .await;
-        let mut bytes = 0;
-        let fits = |path: &RelativePath| {
-            bytes += path.as_bytes().len() + 8;
-            bytes <= limits::FRAME / 2
-        };
-        let asked: Vec<_> = wants
-            .into_iter()
-            .filter(|path| !signatures.contains_key(path))
-            .take(limits::SIGNATURES)
-            .take_while(fits)
-            .collect();
-        let drafted = Drafted {
+        let mut drafted = Drafted {
             draft,
             available,
-            signatures,
-            asked: asked.clone(),
+            kept,
+            bases,
+            asked: Vec::new(),
+            rounds: HashMap::new(),
         };
         // Only of what it has just offered can the agent be asked for signatures.
-        if offered && !asked.is_empty() {
-            self.draft = Some(drafted);
-            return Ok(Planned::Wants(asked));
+        if is_offered {
+            let requests = wants
+                .into_iter()
+                .filter(|path| !drafted.bases.contains_key(path))
+                .map(|path| SignRequest {
+                    what: match len(&drafted.available, &path) {
+                        TWO_ROUNDS.. => SignWhat::FirstRound,
+                        _ => SignWhat::Whole,
+                    },
+                    path,
+                });
+            drafted.asked = askable(requests);
         }
-        Ok(self.finish(drafted))
+        Ok(self.go_on(drafted))
     }
 
-    fn diff(&mut self, signatures: Vec<Vec<u8>>) -> Result<Planned, ClientError> {
+    /// What the agent offered, in terms of what is here.
+    async fn listing(&self, id: OfferId, listing: Vec<u8>) -> Result<Listing, ClientError> {
+        let target = Arc::clone(&self.plans.target);
+        let listing = blocking::run(move || {
+            let mut bytes = Vec::new();
+            zstd::Decoder::new(&listing[..])
+                .and_then(|decoder| {
+                    // Cut there, it is no listing.
+                    let limit = limits::LISTING as u64;
+                    decoder.take(limit).read_to_end(&mut bytes)
+                })
+                .map_err(|error| error.to_string())?;
+            Listing::decode(&bytes, id, &target).map_err(|error| crate::error::chain(&error))
+        });
+        listing
+            .await
+            .map_err(|what| ClientError::Misbehaved { what })
+    }
+
+    async fn diff(&mut self, signatures: Vec<Vec<u8>>) -> Result<Planned, ClientError> {
         let Some(mut drafted) = self.draft.take() else {
             return Err(ClientError::Misbehaved {
                 what: "signatures nobody asked for".to_owned(),
             });
         };
-        let asked = std::mem::take(&mut drafted.asked);
-        for (path, bytes) in asked.into_iter().zip(signatures) {
-            // One that is not of the file that was offered would only make a useless delta.
-            let offered = match drafted.available.get(&path) {
-                Some(Entry::File { len, .. }) => Some(*len),
-                _ => None,
-            };
-            if let Ok(signature) = Signature::decode(&bytes)
-                && Some(signature.basis_len()) == offered
-            {
-                drafted.signatures.insert(path, signature);
-            }
+        let (root, target) = (self.plans.root.clone(), Arc::clone(&self.plans.target));
+        let drafted = blocking::run(move || {
+            let asked = std::mem::take(&mut drafted.asked);
+            let again = asked
+                .into_iter()
+                .zip(signatures)
+                .filter_map(|(request, bytes)| {
+                    // Without a signature the file is sent whole.
+                    let signature = Signature::decode(&bytes).ok()?;
+                    drafted.take_signature(request, signature, &root, &target)
+                });
+            drafted.asked = askable(again.collect::<Vec<_>>());
+            drafted
+        });
+        Ok(self.go_on(drafted.await))
+    }
+
+    /// Asks for the signatures that are still missing, or fixes the operations.
+    fn go_on(&mut self, drafted: Drafted) -> Planned {
+        if drafted.asked.is_empty() {
+            return self.finish(drafted);
         }
-        Ok(self.finish(drafted))
+        let asked = drafted.asked.clone();
+        self.draft = Some(drafted);
+        Planned::Wants(asked)
     }
 
     /// Fixes the operations, and begins to read what they send.
     fn finish(&mut self, drafted: Drafted) -> Planned {
         let Drafted {
             draft,
-            mut signatures,
+            kept,
+            mut bases,
+            rounds,
             ..
         } = drafted;
-        let plan = draft.finish(|path| signatures.contains_key(path));
-        let deltas = plan
-            .operations
-            .iter()
-            .filter_map(|operation| match operation {
-                Operation::Put {
-                    path,
-                    source: Source::Delta { .. },
-                    ..
-                } => signatures.remove(path),
-                Operation::Put { .. } | Operation::Delete { .. } => None,
-            });
-        let signatures = deltas.collect();
-        self.content = Some(content::read(content::Plan {
-            root: self.plans.root.clone(),
-            operations: plan.operations.clone(),
-            signatures,
-        }));
-        Planned::Operations(plan.operations)
+        // What was found in one round is of use, too, where the second was not had.
+        for (path, FirstOfTwo { signature, .. }) in rounds {
+            bases.insert(path, Basis::Signature(signature));
+        }
+        let mut operations = draft.finish(|path| bases.contains_key(path)).operations;
+        let mut in_order = Vec::new();
+        for operation in &mut operations {
+            if let Operation::Put {
+                path,
+                entry: Entry::File { len, digest, .. },
+                source,
+            } = operation
+            {
+                match source {
+                    Source::Delta { .. } => in_order.extend(bases.remove(path)),
+                    Source::Whole { kept: have } => {
+                        let kept = kept.get(digest).filter(|kept| kept.len == *len);
+                        *have = kept.map_or(0, |kept| kept.have);
+                    }
+                    Source::None | Source::Copy { .. } => {}
+                }
+            }
+        }
+        let count = operations.len() as u64;
+        if count > 0 {
+            self.content = Some(content::read(content::Plan {
+                root: self.plans.root.clone(),
+                operations,
+                bases: in_order,
+            }));
+        }
+        Planned::Operations(count)
     }
 
     /// The brakes: what a wrong directory looks like.
@@ -412,7 +533,97 @@ impl Conversation {
     }
 }
 
-fn digest(available: &Manifest, path: &RelativePath) -> Option<patchwire_delta::Digest> {
+/// Makes the first round over a file, if it still is what the target says.
+fn first_round(
+    signature: &Signature,
+    root: &Path,
+    path: &RelativePath,
+    target: &Manifest,
+) -> Option<(FirstRound, content::Unchanged)> {
+    let file = patchwire_tree::open_file(root, path).ok()?;
+    let read = file.metadata().ok()?.into();
+    let mut file = DigestReader::new(file);
+    let options = DiffOptions {
+        digest: digest(target, path),
+        ..DiffOptions::default()
+    };
+    let first = FirstRound::read(signature, &mut file, options).ok()?;
+    (Some(file.digest()) == options.digest).then_some((first, read))
+}
+
+impl Drafted {
+    /// Takes a signature that was asked for. Gives what is to be asked for next of the same file.
+    fn take_signature(
+        &mut self,
+        request: SignRequest,
+        signature: Signature,
+        root: &Path,
+        target: &Manifest,
+    ) -> Option<SignRequest> {
+        let SignRequest { path, what } = request;
+        match what {
+            SignWhat::Regions(_) => {
+                let FirstOfTwo { first, read, .. } = self.rounds.remove(&path)?;
+                let rounds = Rounds {
+                    first,
+                    second: signature,
+                    read,
+                };
+                self.bases.insert(path, Basis::Rounds(Box::new(rounds)));
+                return None;
+            }
+            // One that is not of the file that was offered would only make a useless delta.
+            SignWhat::Whole | SignWhat::FirstRound
+                if signature.basis_len() != len(&self.available, &path) =>
+            {
+                return None;
+            }
+            SignWhat::Whole => {}
+            SignWhat::FirstRound => {
+                if let Some((first, read)) = first_round(&signature, root, &path, target) {
+                    let regions = first.regions();
+                    // What a second round can save at most, and what it costs.
+                    if !regions.is_empty() && first.missing() > 2 * regions.signature_len() {
+                        let what = SignWhat::Regions(regions.encode());
+                        let first = FirstOfTwo {
+                            signature,
+                            first,
+                            read,
+                        };
+                        self.rounds.insert(path.clone(), first);
+                        return Some(SignRequest { path, what });
+                    }
+                }
+            }
+        }
+        self.bases.insert(path, Basis::Signature(signature));
+        None
+    }
+}
+
+/// As many requests as fit into a message.
+fn askable(requests: impl IntoIterator<Item = SignRequest>) -> Vec<SignRequest> {
+    let mut bytes = 0;
+    let fits = |request: &SignRequest| {
+        let regions = match &request.what {
+            SignWhat::Regions(regions) => regions.len(),
+            SignWhat::Whole | SignWhat::FirstRound => 0,
+        };
+        bytes += request.path.as_bytes().len() + regions + 16;
+        bytes <= limits::FRAME / 2
+    };
+    requests
+        .into_iter()
+        .take(limits::SIGNATURES)
+        .take_while(fits)
+        .collect()
+}
+
+fn len(available: &Manifest, path: &RelativePath) -> u64 {
+    available.get(path).map_or(0, Entry::content_len)
+}
+
+fn digest(available: &Manifest, path: &RelativePath) -> Option<Digest> {
     match available.get(path) {
         Some(Entry::File { digest, .. }) => Some(*digest),
         _ => None,

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use patchwire_protocol::{name::Name, path::RelativePath};
+use patchwire_protocol::{message::push::PatternsError, name::Name, path::RelativePath};
 use patchwire_transport::{ConnectError, OpenError, ReceiveError, Refusal, SendError};
 use patchwire_tree::ScanError;
 
@@ -105,6 +105,9 @@ pub enum ClientError {
         /// The directory.
         root: PathBuf,
     },
+    /// The agent can't be told of all patterns.
+    #[error("a mirror needs fewer `ignore` and `include` patterns")]
+    Patterns(#[from] PatternsError),
     /// A file changed every time it was read.
     #[error("{path:?} keeps changing while it is pushed: ignore it, or push when it is quiet")]
     Unsettled {
@@ -189,6 +192,7 @@ impl ClientError {
                 (Refused, "protocol", Passing::No)
             }
             Self::Root { .. } => (Usage, "root", Passing::No),
+            Self::Patterns(_) => (Usage, "patterns", Passing::No),
             Self::Scan { .. } => (Refused, "scan", Passing::No),
             Self::Content(_) => (Refused, "read", Passing::No),
             Self::Empty { .. } => (Refused, "empty", Passing::No),

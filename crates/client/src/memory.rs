@@ -14,10 +14,11 @@ use patchwire_delta::{Digest, DigestReader, Seed, Signature, SignatureOptions};
 use patchwire_protocol::{
     codec::{self, Decode, Encode},
     manifest::{Entry, Manifest},
+    message::value::WireDigest,
 };
 use patchwire_tree::{DELTA_MIN, StatCache};
 
-const MAGIC: &[u8] = b"patchwire memory 1\n";
+const MAGIC: &[u8] = b"patchwire memory 2\n";
 
 /// The tree that an agent last confirmed.
 #[derive(Clone, Debug, Encode, Decode)]
@@ -25,6 +26,8 @@ const MAGIC: &[u8] = b"patchwire memory 1\n";
 pub(crate) struct Remembered {
     /// The epoch of the agent's state.
     pub(crate) epoch: u64,
+    /// The tree's root.
+    pub(crate) root: WireDigest,
     /// The tree.
     pub(crate) manifest: Manifest,
 }
@@ -117,6 +120,29 @@ impl Memory {
         removed(fs::remove_file(self.directory.join("base")))
     }
 
+    /// Notes that a push is on its way that the agent keeps a part of if it is cut.
+    pub(crate) fn note_interruption(&self) {
+        if let Err(error) = fs::write(self.interrupted(), []) {
+            tracing::debug!(%error, "an interruption will not be remembered");
+        }
+    }
+
+    /// Whether a push was cut, so that the agent may have kept a part of it.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted().exists()
+    }
+
+    /// Notes that the agent has answered.
+    pub(crate) fn note_answer(&self) {
+        if let Err(error) = removed(fs::remove_file(self.interrupted())) {
+            tracing::debug!(%error, "an interruption can't be forgotten");
+        }
+    }
+
+    fn interrupted(&self) -> PathBuf {
+        self.directory.join("interrupted")
+    }
+
     /// The signature of the content with this digest, if it is remembered.
     pub(crate) fn signature(&self, digest: Digest) -> Option<Signature> {
         let bytes = fs::read(self.signatures().join(digest.to_string())).ok()?;
@@ -167,9 +193,11 @@ mod tests {
             path: "f".try_into().unwrap(),
             entry,
         }];
+        let manifest = Manifest::from_sorted(entries).unwrap();
         Remembered {
             epoch: 3,
-            manifest: Manifest::from_sorted(entries).unwrap(),
+            root: WireDigest(manifest.root()),
+            manifest,
         }
     }
 

@@ -16,7 +16,7 @@ use patchwire_protocol::{
     path::RelativePath,
     session::sender::Outcome,
 };
-use patchwire_tree::{Counts, Scan, ScanProgress, StatCache, SymlinkPolicy};
+use patchwire_tree::{Change, Counts, Scan, ScanProgress, StatCache, SymlinkPolicy};
 
 use crate::{
     blocking,
@@ -25,7 +25,8 @@ use crate::{
     error::ClientError,
     memory::{Memory, Remembered},
     report::{
-        AgentReport, ByteCounts, FileCounts, PushReport, ReportStatus, ReportedError, Timings,
+        AgentReport, ByteCounts, Contributor, FileCounts, PlannedChange, PushReport, ReportStatus,
+        ReportedError, Timings,
     },
     request::{Progress, PushRequest},
     session::Session,
@@ -88,17 +89,20 @@ impl Client {
             target: Arc::new(scan.manifest),
             traffic: (0, 0),
             counts: Counts::default(),
+            changes: None,
+            largest: Vec::new(),
             agent: String::new(),
             started,
             scanned: Instant::now(),
             sent_at: None,
         };
-        let header = push.header(origin.client);
+        let header = push.header(origin.client)?;
         let push_id = header.push_id;
         let mut epoch = None;
         let mut report = match push.retry(header).await? {
             Ended::Answered(answer) => {
                 epoch = Some(answer.epoch);
+                push.memory.note_answer();
                 let mut report = push.report_answer(&answer);
                 if let Err(error) = push.remember(&answer).await {
                     // The next push asks the agent what it has, and that is all.
@@ -111,6 +115,10 @@ impl Client {
             }
             Ended::Planned => PushReport {
                 dry_run: true,
+                plan: push.changes.take().map(|changes| {
+                    let changes = changes.into_iter();
+                    changes.map(PlannedChange::from).collect()
+                }),
                 ..push.report(push_id)
             },
             Ended::Unknown => push.report_unknown(push_id),
@@ -199,6 +207,8 @@ struct PushInProgress<'a> {
     /// Bytes sent and received over all attempts.
     traffic: (u64, u64),
     counts: Counts,
+    changes: Option<Vec<Change>>,
+    largest: Vec<(RelativePath, u64)>,
     agent: String,
     started: Instant,
     scanned: Instant,
@@ -206,8 +216,8 @@ struct PushInProgress<'a> {
 }
 
 impl PushInProgress<'_> {
-    fn header(&self, client: ClientId) -> Push {
-        Push {
+    fn header(&self, client: ClientId) -> Result<Push, ClientError> {
+        Ok(Push {
             push_id: PushId(uuid::Uuid::now_v7().into_bytes()),
             client,
             author: Text::cut(&self.request.author),
@@ -219,8 +229,13 @@ impl PushInProgress<'_> {
             expires_ms: 0,
             force: self.request.force,
             links_may_leave: self.request.scan.symlinks == SymlinkPolicy::Any,
+            mirror: self
+                .request
+                .mirror
+                .then(|| self.request.patterns())
+                .transpose()?,
             app: self.request.app.clone(),
-        }
+        })
     }
 
     /// Sends the push, again when the connection is lost, until there is an answer or no more hope.
@@ -284,6 +299,7 @@ impl PushInProgress<'_> {
             memory: Arc::clone(self.memory),
             target: Arc::clone(&self.target),
             delete_any: self.request.force || self.request.delete_any,
+            mirror: self.request.mirror,
             dry_run: self.request.dry_run,
         };
         let relay = session.relay.clone();
@@ -300,7 +316,11 @@ impl PushInProgress<'_> {
             self.sent_at = conversation.sent_at().or(self.sent_at);
         }
         // One that was answered at once, from what the agent kept, planned nothing.
-        self.counts = conversation.counts().unwrap_or(self.counts);
+        if let Some(counts) = conversation.counts() {
+            self.counts = counts;
+            self.changes = conversation.take_changes();
+            self.largest = conversation.take_largest();
+        }
         self.traffic.0 += traffic.sent();
         self.traffic.1 += traffic.received();
         result
@@ -335,6 +355,8 @@ impl PushInProgress<'_> {
             drift: Vec::new(),
             warnings: Vec::new(),
             dry_run: false,
+            plan: None,
+            largest: self.largest.iter().map(Contributor::from).collect(),
             conflict: None,
         }
     }
@@ -376,19 +398,24 @@ impl PushInProgress<'_> {
         let (memory, root) = (Arc::clone(self.memory), self.root.to_owned());
         let target = Arc::clone(&self.target);
         let (epoch, now) = (answer.epoch, answer.root);
-        let applied = now == Some(WireDigest(target.root()));
+        let target_root = target.root();
+        let applied = now == Some(WireDigest(target_root));
         // Whatever became of it: an answer without a root (a refusal) says nothing about the tree.
         if now.is_none() || (answer.status == PushStatus::NoChanges && !applied) {
             return Ok(());
         }
         let kept = blocking::run(move || {
             if applied {
-                let manifest = Arc::unwrap_or_clone(target);
-                return memory.remember(&Remembered { epoch, manifest }, &root);
+                let remembered = Remembered {
+                    epoch,
+                    root: WireDigest(target_root),
+                    manifest: Arc::unwrap_or_clone(target),
+                };
+                return memory.remember(&remembered, &root);
             }
             let same = memory
                 .recall()
-                .is_some_and(|r| r.epoch == epoch && now == Some(WireDigest(r.manifest.root())));
+                .is_some_and(|r| r.epoch == epoch && now == Some(r.root));
             if same { Ok(()) } else { memory.forget() }
         });
         kept.await

@@ -14,6 +14,7 @@ use patchwire_protocol::{
     },
     path::RelativePath,
 };
+use patchwire_tree::{Action, Change};
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 
@@ -50,6 +51,13 @@ pub struct PushReport {
     /// changed, and `files` says what it would have been about.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
+    /// With a dry run: what would become of which file, sorted by path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Vec<PlannedChange>>,
+    /// With a first push: the files or directories at the top of the tree that most had to be sent
+    /// of, three at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub largest: Vec<Contributor>,
     /// Who pushed in between, if that is why. `error` says it to programs.
     #[serde(skip)]
     pub conflict: Option<ConflictWith>,
@@ -80,6 +88,73 @@ pub struct ReportedError {
     pub code: String,
     /// For a person.
     pub message: String,
+}
+
+/// What would become of one file or link.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
+pub struct PlannedChange {
+    /// Where.
+    #[serde(serialize_with = "as_text")]
+    #[schemars(with = "String")]
+    pub path: RelativePath,
+    /// What would become of it.
+    pub action: PlannedAction,
+    /// The length of its content, before where it would be deleted.
+    pub bytes: u64,
+    /// Where it was, if it would be moved.
+    #[serde(serialize_with = "as_optional_text")]
+    #[schemars(with = "Option<String>")]
+    pub from: Option<RelativePath>,
+}
+
+/// What would become of a file or link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlannedAction {
+    /// It is new.
+    Added,
+    /// It has other content, permissions or type.
+    Changed,
+    /// It is gone.
+    Deleted,
+    /// It has another name, with the content it had.
+    Moved,
+}
+
+/// A part of a tree, by what of it had to be sent.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
+pub struct Contributor {
+    /// A file or directory at the top of the tree.
+    #[serde(serialize_with = "as_text")]
+    #[schemars(with = "String")]
+    pub path: RelativePath,
+    /// How many bytes of content, before they were compressed.
+    pub bytes: u64,
+}
+
+impl From<Change> for PlannedChange {
+    fn from(change: Change) -> Self {
+        Self {
+            path: change.path,
+            action: match change.action {
+                Action::Added => PlannedAction::Added,
+                Action::Changed => PlannedAction::Changed,
+                Action::Deleted => PlannedAction::Deleted,
+                Action::Moved => PlannedAction::Moved,
+            },
+            bytes: change.bytes,
+            from: change.from,
+        }
+    }
+}
+
+impl From<&(RelativePath, u64)> for Contributor {
+    fn from((path, bytes): &(RelativePath, u64)) -> Self {
+        Self {
+            path: path.clone(),
+            bytes: *bytes,
+        }
+    }
 }
 
 /// How many entries of the tree a push touched.

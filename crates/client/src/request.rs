@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use patchwire_protocol::message::push::{AppOptions, Phase};
+use patchwire_protocol::message::push::{AppOptions, Patterns, PatternsError, Phase};
 use patchwire_tree::ScanOptions;
 
 /// What to push.
@@ -20,6 +20,8 @@ pub struct PushRequest {
     pub dry_run: bool,
     /// Whether to replace what another developer pushed, and to delete as much as it takes.
     pub force: bool,
+    /// Whether to delete what was never pushed, too, where it is not ignored.
+    pub mirror: bool,
     /// Whether to delete as much as it takes, and no more of what `force` means. For an agent whose
     /// tree is of no other use.
     pub delete_any: bool,
@@ -40,10 +42,18 @@ impl PushRequest {
             author: "developer".to_owned(),
             dry_run: false,
             force: false,
+            mirror: false,
             delete_any: false,
             app: AppOptions::default(),
             state: state.into(),
         }
+    }
+}
+
+impl PushRequest {
+    /// What the configuration says of files, for the agent's side of a mirror.
+    pub(crate) fn patterns(&self) -> Result<Patterns, PatternsError> {
+        Patterns::new(self.scan.ignore.clone(), self.scan.include.clone())
     }
 }
 

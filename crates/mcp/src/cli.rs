@@ -287,6 +287,10 @@ pub(crate) struct Push {
     #[arg(long)]
     pub(crate) force: bool,
 
+    /// Delete what was never pushed, too, unless it is ignored
+    #[arg(long)]
+    pub(crate) mirror: bool,
+
     /// Print the result as one JSON object
     #[arg(long)]
     pub(crate) json: bool,

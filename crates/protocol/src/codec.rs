@@ -18,6 +18,12 @@ pub mod error {
 /// The memory that decoding one message may reserve, in bytes, whatever lengths it announces.
 pub const MESSAGE_LIMIT: usize = 16 << 20;
 
+const LIMITED: bincode::config::Configuration<
+    bincode::config::LittleEndian,
+    bincode::config::Varint,
+    bincode::config::Limit<MESSAGE_LIMIT>,
+> = bincode::config::standard().with_limit::<MESSAGE_LIMIT>();
+
 /// The memory that decoding one of our own state files may reserve, in bytes.
 pub const STATE_LIMIT: usize = 512 << 20;
 
@@ -39,6 +45,15 @@ pub enum DecodeError {
         /// How many bytes were left.
         trailing: usize,
     },
+}
+
+impl From<error::Decode> for DecodeError {
+    fn from(error: error::Decode) -> Self {
+        match error {
+            error::Decode::OtherString(what) => Self::Invalid { what },
+            error => Self::Malformed(error),
+        }
+    }
 }
 
 /// Encodes a value.
@@ -79,6 +94,40 @@ pub fn decode_state<T: Decode<()>>(bytes: &[u8]) -> Result<T, DecodeError> {
     decode_within::<T, STATE_LIMIT>(bytes)
 }
 
+/// Decodes the value that `bytes` begin with, and leaves what follows it.
+///
+/// # Errors
+///
+/// [`DecodeError`] if they don't begin with a valid value.
+pub fn decode_first<T: Decode<()>>(bytes: &mut &[u8]) -> Result<T, DecodeError> {
+    let (value, used) = bincode::decode_from_slice(bytes, LIMITED).map_err(DecodeError::from)?;
+    *bytes = &bytes[used..];
+    Ok(value)
+}
+
+/// Why a value does not come out of a stream.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The stream failed, or ended early.
+    #[error("the stream failed")]
+    Io(#[source] std::io::Error),
+    /// What came is no valid value.
+    #[error(transparent)]
+    Decode(DecodeError),
+}
+
+/// Decodes the value that comes next out of a stream, and reads nothing behind it.
+///
+/// # Errors
+///
+/// [`StreamError`] if no valid value comes.
+pub fn decode_from<T: Decode<()>>(from: &mut impl std::io::Read) -> Result<T, StreamError> {
+    bincode::decode_from_std_read(from, LIMITED).map_err(|error| match error {
+        error::Decode::Io { inner, .. } => StreamError::Io(inner),
+        error => StreamError::Decode(error.into()),
+    })
+}
+
 /// Makes the error that a hand-written [`Decode`] returns for a value that may not exist.
 pub fn invalid(what: impl std::fmt::Display) -> error::Decode {
     error::Decode::OtherString(what.to_string())
@@ -114,10 +163,7 @@ pub fn decode_text<D: Decoder>(decoder: &mut D, max: usize) -> Result<String, er
 fn decode_within<T: Decode<()>, const LIMIT: usize>(bytes: &[u8]) -> Result<T, DecodeError> {
     let config = bincode::config::standard().with_limit::<LIMIT>();
     let decoded = bincode::decode_from_slice(bytes, config);
-    let (value, used) = decoded.map_err(|error| match error {
-        error::Decode::OtherString(what) => DecodeError::Invalid { what },
-        error => DecodeError::Malformed(error),
-    })?;
+    let (value, used) = decoded.map_err(DecodeError::from)?;
     match bytes.len() - used {
         0 => Ok(value),
         trailing => Err(DecodeError::Trailing { trailing }),

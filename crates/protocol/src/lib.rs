@@ -7,7 +7,11 @@
 pub mod app;
 pub mod codec;
 pub mod frame;
+#[cfg(feature = "push")]
+mod front;
 pub mod limits;
+#[cfg(feature = "push")]
+pub mod listing;
 #[cfg(feature = "push")]
 pub mod manifest;
 pub mod message;

@@ -32,11 +32,26 @@ pub const ENTRIES: u64 = 1_000_000;
 /// all.
 pub const PATH_BYTES: u64 = 256 << 20;
 
-/// The most operations or entries in one message.
-pub const BATCH: usize = 512;
+/// The most bytes of a listing, also once it is decompressed.
+pub const LISTING: usize = 256 << 20;
+
+/// The most bytes of its content stream that a developer sends before the agent says that it has
+/// them: what a lost connection costs at most.
+pub const UNACKNOWLEDGED: u64 = 8 << 20;
+
+/// How many bytes of a content stream an agent takes before it says so.
+pub const ACKNOWLEDGE: u64 = 1 << 20;
+
+/// The most patterns that a push with a mirror may bring, and their bytes in all.
+pub const PATTERNS: usize = 1024;
+/// See [`PATTERNS`].
+pub const PATTERN_BYTES: usize = 64 << 10;
 
 /// The most signatures that one `Sign` may ask for.
 pub const SIGNATURES: usize = 4096;
+
+/// How often a push may ask for signatures of what it was offered: of files, then of their regions.
+pub const SIGN_ROUNDS: u32 = 2;
 
 /// The largest encoded signature, in bytes.
 pub const SIGNATURE: u64 = 256 << 20;

@@ -1,5 +1,7 @@
 //! How one tree becomes another: the operations of a push.
 
+pub mod stream;
+
 use std::collections::BTreeMap;
 
 use crate::{

@@ -7,47 +7,23 @@
 //!
 //! ```text
 //! developer                                   agent
-//!                                  ◀────────  Greeting (before the machines begin)
-//! Push, Operations…, Content…      ────────▶  judge the base
+//!                                  ◀────────  Greeting (waited for by nobody)
+//! Push, Content…                   ────────▶  judge the base
 //!                                             stage, verify
-//!                                  ◀────────  Progress…
+//!                                  ◀────────  Progress, Received…
 //!                                             commit, reload, wait until ready, or roll back
 //!                                  ◀────────  Answer
 //!
 //! and where the base is not what the agent has:
-//!                                  ◀────────  Rebase, Entries…
-//! Sign                             ────────▶
+//!                                  ◀────────  Rebase, Listing…
+//! Sign                             ────────▶  once, or twice for large files
 //!                                  ◀────────  Signature…
-//! Push, Operations…, Content…      ────────▶  and on as above
+//! Push, Content…                   ────────▶  and on as above
 //! ```
-
-use crate::{
-    codec::{self, Encode},
-    limits,
-};
 
 pub mod answer;
 pub mod receiver;
 pub mod sender;
-
-/// Cuts what is sent in many messages into what one of them may carry: at most [`limits::BATCH`]
-/// items, and no more bytes than fit into a frame.
-fn batches<T: Encode>(mut items: &[T]) -> impl Iterator<Item = &[T]> {
-    /// What the message's variant and the number of its items take.
-    const HEAD: usize = 16;
-    std::iter::from_fn(move || {
-        let mut bytes = HEAD;
-        let fits = |item: &&T| {
-            bytes += codec::encode(*item).len();
-            bytes <= limits::FRAME
-        };
-        let count = items.iter().take(limits::BATCH).take_while(fits).count();
-        // One item, with its two paths at most, is far below a frame.
-        let (batch, rest) = items.split_at_checked(count.max(1))?;
-        items = rest;
-        Some(batch)
-    })
-}
 
 #[cfg(test)]
 mod tests;

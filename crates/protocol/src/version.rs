@@ -8,7 +8,7 @@ use crate::codec::{Decode, Encode};
 pub struct Version(pub u16);
 
 /// The version this build speaks.
-pub const CURRENT: Version = Version(1);
+pub const CURRENT: Version = Version(2);
 
 /// The range of versions an end can speak, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

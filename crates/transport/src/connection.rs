@@ -315,10 +315,7 @@ async fn introduce(
 
 /// Opens a stream to the agent. What is said to it goes with the request to the relay, whose reply
 /// then comes together with what the agent says.
-async fn open(
-    connection: Connection,
-    config: Arc<ClientConfig>,
-) -> Result<InnerStream, OpenError> {
+async fn open(connection: Connection, config: Arc<ClientConfig>) -> Result<InnerStream, OpenError> {
     let lost = |error: ConnectionError| OpenError::Lost(error.into());
     let (send, mut recv) = connection.open_bi().await.map_err(lost)?;
     let mut send = FrameWriter::new(send, limits::FRAME_UNAUTHENTICATED);

@@ -35,7 +35,7 @@ use crate::{
 };
 
 const OUTER_ALPN: &[u8] = b"patchwire-relay/1";
-const INNER_ALPN: &[u8] = b"patchwire/1";
+const INNER_ALPN: &[u8] = b"patchwire/2";
 
 /// Stands where rustls wants a name; it is never sent, and nothing is looked up by it.
 pub(crate) const NO_NAME: &str = "patchwire.invalid";

@@ -73,7 +73,7 @@ pub use confine::PathError;
 pub use index::StatCache;
 pub use inventory::Inventory;
 pub use journal::CommitRecord;
-pub use plan::{Counts, DELTA_MIN, Draft, Plan, plan};
+pub use plan::{Action, Change, Counts, DELTA_MIN, Draft, Plan, plan};
 pub use rules::{PatternError, RepositoryError, RulesError, global_excludes_file, is_git_at_work};
 pub use scan::{
     LiveTree, ModePolicy, Scan, ScanError, ScanOptions, ScanProgress, SymlinkPolicy, open_file,

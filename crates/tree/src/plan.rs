@@ -47,6 +47,32 @@ pub struct Counts {
     pub moved: u64,
 }
 
+/// What becomes of one file or link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Where.
+    pub path: RelativePath,
+    /// What becomes of it.
+    pub action: Action,
+    /// The length of its content in bytes, before where it is deleted.
+    pub bytes: u64,
+    /// Where it was, if it moves.
+    pub from: Option<RelativePath>,
+}
+
+/// What becomes of a file or link: see [`Counts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is new.
+    Added,
+    /// It is another.
+    Changed,
+    /// It is gone.
+    Deleted,
+    /// It is elsewhere.
+    Moved,
+}
+
 /// Plans the way from `base`, which the agent manages, to `target`. `available` is what lies on the
 /// agent's disk and may be copied from: usually `base` itself.
 #[must_use]
@@ -122,6 +148,61 @@ impl Draft {
     #[must_use]
     pub const fn counts(&self) -> Counts {
         self.plan.counts
+    }
+
+    /// What becomes of which file or link, sorted by path. `base` is what was planned from.
+    #[must_use]
+    pub fn changes(&self, base: &Manifest) -> Vec<Change> {
+        let from: HashMap<_, _> = self
+            .plan
+            .moves
+            .iter()
+            .map(|(from, to)| (to, from))
+            .collect();
+        let gone: HashSet<_> = self.plan.moves.iter().map(|(from, _)| from).collect();
+        let change = |operation: &Operation| {
+            let path = operation.path();
+            let old = base.get(path);
+            let (entry, action) = match operation {
+                Operation::Delete { .. } => (old?, Action::Deleted),
+                Operation::Put { entry, .. } if from.contains_key(path) => (entry, Action::Moved),
+                Operation::Put { entry, .. } if old.is_some() => (entry, Action::Changed),
+                Operation::Put { entry, .. } => (entry, Action::Added),
+            };
+            let is_moved_away = action == Action::Deleted && gone.contains(path);
+            let counts = !entry.is_directory() && !is_moved_away;
+            counts.then(|| Change {
+                path: path.clone(),
+                action,
+                bytes: entry.content_len(),
+                from: from.get(path).map(|from| (*from).clone()),
+            })
+        };
+        self.plan.operations.iter().filter_map(change).collect()
+    }
+
+    /// How many bytes of content the plan would send, by the file or directory at the top of the
+    /// tree that they are in: the most first, deltas not counted.
+    #[must_use]
+    pub fn largest(&self) -> Vec<(RelativePath, u64)> {
+        let mut largest: Vec<(RelativePath, u64)> = Vec::new();
+        for operation in &self.plan.operations {
+            let Operation::Put {
+                path,
+                entry,
+                source: Source::Whole { .. },
+            } = operation
+            else {
+                continue;
+            };
+            let top = top(path);
+            match largest.last_mut() {
+                Some((last, bytes)) if *last == top => *bytes += entry.content_len(),
+                _ => largest.push((top, entry.content_len())),
+            }
+        }
+        largest.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        largest
     }
 
     /// Completes the plan: of [`Self::wants`], those for which `has_signature` holds are sent as
@@ -209,6 +290,15 @@ impl<'a> Sources<'a> {
     }
 }
 
+/// The file or directory at the top of the tree that `path` is, or is in.
+fn top(path: &RelativePath) -> RelativePath {
+    let mut top = path.clone();
+    while let Some(parent) = top.parent() {
+        top = parent;
+    }
+    top
+}
+
 fn wants_delta(old: Option<&Entry>, new: &Entry) -> bool {
     let long = |entry: &Entry| entry.content_len() >= DELTA_MIN;
     matches!(old, Some(old) if long(old)) && long(new)
@@ -235,6 +325,12 @@ mod tests {
             mode: Mode::from_bits(mode),
             len: content.len() as u64,
             digest: Digest::of(content.as_bytes()),
+        }
+    }
+
+    fn directory() -> Entry {
+        Entry::Directory {
+            mode: Mode::from_bits(0o755),
         }
     }
 
@@ -306,6 +402,41 @@ mod tests {
         assert!(
             matches!(&plan.operations[..], [Operation::Put { source: Source::Copy { from: f }, .. }] if *f == from)
         );
+    }
+
+    #[test]
+    fn what_becomes_of_each_file_is_listed_once() {
+        let base = tree(&[
+            ("a", file("moved", 0o644)),
+            ("b", file("gone", 0o644)),
+            ("c", file("old", 0o644)),
+        ]);
+        let target = tree(&[
+            ("c", file("newer", 0o644)),
+            ("d", directory()),
+            ("d/e", file("moved", 0o644)),
+            ("d/f", file("added", 0o644)),
+            ("g", file("and more", 0o644)),
+        ]);
+        let draft = plan(&base, &base, &target);
+        let change = |at, action, bytes, from: Option<&str>| Change {
+            path: path(at),
+            action,
+            bytes,
+            from: from.map(path),
+        };
+        assert_eq!(
+            draft.changes(&base),
+            [
+                change("b", Action::Deleted, 4, None),
+                change("c", Action::Changed, 5, None),
+                change("d/e", Action::Moved, 5, Some("a")),
+                change("d/f", Action::Added, 5, None),
+                change("g", Action::Added, 8, None),
+            ]
+        );
+        let largest = [(path("g"), 8), (path("c"), 5), (path("d"), 5)];
+        assert_eq!(draft.largest(), largest);
     }
 
     #[test]

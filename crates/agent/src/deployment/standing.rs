@@ -6,11 +6,12 @@ use patchwire_delta::Digest;
 use patchwire_protocol::{
     app::AppState,
     codec::{self, Decode, Encode},
+    listing::Digests,
     manifest::Manifest,
     message::{
         push::{
-            Answer, AppOptions, Base, ClientId, ConflictWith, Failure, FailureCode, Push, PushId,
-            PushStatus,
+            Answer, AppOptions, Base, ClientId, ConflictWith, Failure, FailureCode, OfferId, Push,
+            PushId, PushStatus,
         },
         value::{Text, WireDigest},
     },
@@ -62,7 +63,8 @@ pub(crate) struct Offered {
     pub(crate) epoch: u64,
     pub(crate) managed: bool,
     pub(crate) manifest: Arc<Manifest>,
-    pub(crate) root: Digest,
+    pub(crate) id: OfferId,
+    pub(crate) digests: Digests,
 }
 
 impl Standing {
@@ -115,13 +117,16 @@ impl Standing {
             }
         }
         let stands = self.root == Some(push.target.0);
+        // What a mirror has to take away is known once that was offered.
+        let is_all = push.mirror.is_none()
+            || (push.operations == 0 && matches!(push.base, Base::Offered(_)));
         let last = self.push.as_ref();
         let runs_so = last.is_some_and(|(_, meta)| meta.app == push.app);
         // The very push that made it, if the agent ended before it could keep its answer.
         let made_it = last.is_some_and(|(push_id, _)| *push_id == push.push_id);
         // An app that had to be started again since is not well on it, whatever it was then.
         let is_well = app.running && app.restarts == 0;
-        if stands && self.verified && runs_so && (made_it || is_well) {
+        if stands && is_all && self.verified && runs_so && (made_it || is_well) {
             return answer(Answer {
                 status: if made_it {
                     PushStatus::Done
@@ -142,8 +147,9 @@ impl Standing {
         let fits = push.epoch == self.epoch
             && match push.base {
                 Base::Unknown => false,
-                Base::Committed(root) => self.root == Some(root.0),
-                Base::Offered(root) => offered.is_some_and(|offered| offered.root == root.0),
+                // A mirror is of what lies on the disk, which only an offer says.
+                Base::Committed(root) => self.root == Some(root.0) && push.mirror.is_none(),
+                Base::Offered(id) => offered.is_some_and(|offered| offered.id == id),
             };
         if fits {
             return Judgement::Accept;
@@ -169,6 +175,8 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
+    use patchwire_protocol::message::push::Patterns;
+
     use super::*;
     use crate::answers::Recorded;
 
@@ -189,6 +197,7 @@ mod tests {
             expires_ms: 101,
             force: false,
             links_may_leave: false,
+            mirror: None,
             app: AppOptions::default(),
         }
     }
@@ -213,12 +222,13 @@ mod tests {
         }
     }
 
-    fn offered(tree: &str) -> Offered {
+    fn offered(id: u64) -> Offered {
         Offered {
             epoch: 1,
             managed: true,
             manifest: Arc::default(),
-            root: digest(tree),
+            id: OfferId(id),
+            digests: Digests::Short,
         }
     }
 
@@ -258,12 +268,8 @@ mod tests {
 
     #[test]
     fn a_push_on_something_else_is_offered_what_stands_if_it_is_the_same_clients() {
-        for base in [
-            committed("older"),
-            Base::Unknown,
-            Base::Offered(WireDigest(digest("x"))),
-        ] {
-            let judged = judge(&standing("old"), &push(1, base, "new"), Some(&offered("y")));
+        for base in [committed("older"), Base::Unknown, Base::Offered(OfferId(1))] {
+            let judged = judge(&standing("old"), &push(1, base, "new"), Some(&offered(2)));
             assert!(matches!(judged, Judgement::Offer));
         }
         let other_epoch = Push {
@@ -274,8 +280,8 @@ mod tests {
             judge(&standing("old"), &other_epoch, None),
             Judgement::Offer
         ));
-        let base = Base::Offered(WireDigest(digest("y")));
-        let judged = judge(&standing("old"), &push(1, base, "new"), Some(&offered("y")));
+        let base = Base::Offered(OfferId(2));
+        let judged = judge(&standing("old"), &push(1, base, "new"), Some(&offered(2)));
         assert!(matches!(judged, Judgement::Accept));
     }
 
@@ -299,6 +305,25 @@ mod tests {
             status(judge(&standing("old"), &same, None)),
             (PushStatus::NoChanges, None)
         );
+    }
+
+    #[test]
+    fn a_mirror_is_offered_what_lies_there_before_it_changes_nothing() {
+        let mirror = |base, operations| Push {
+            operations,
+            mirror: Some(Patterns::default()),
+            ..push(1, base, "old")
+        };
+        for base in [Base::Unknown, committed("old")] {
+            let judged = judge(&standing("old"), &mirror(base, 0), None);
+            assert!(matches!(judged, Judgement::Offer));
+        }
+        let judge = |operations| {
+            let mirror = mirror(Base::Offered(OfferId(2)), operations);
+            judge(&standing("old"), &mirror, Some(&offered(2)))
+        };
+        assert!(matches!(judge(1), Judgement::Accept));
+        assert_eq!(status(judge(0)), (PushStatus::NoChanges, None));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub(crate) async fn run(context: &Context, push: Push) -> Result<ExitCode, Failu
     let request = PushRequest {
         message: push.message,
         force: push.force,
+        mirror: push.mirror,
         dry_run: push.dry_run,
         ..context.request(&project)?
     };

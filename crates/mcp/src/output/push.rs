@@ -1,10 +1,20 @@
 //! A push's result for a person.
 
+use std::time::Duration;
+
 use console::style;
 use indicatif::HumanBytes;
-use patchwire_client::report::{AgentReport, FileCounts, PushReport, ReportStatus, Timings};
+use patchwire_client::report::{
+    AgentReport, FileCounts, PlannedAction, PushReport, ReportStatus, Timings,
+};
 
 use super::words::{app, count, duration, foreign, indented, time};
+
+/// The most changes that a dry run lists.
+const PLANNED: usize = 50;
+
+/// From when on a first push is slow enough to say of what.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// What a push came to: one line where all is well, and what to know and do where it isn't.
 pub(crate) fn human(report: &PushReport) -> String {
@@ -68,14 +78,53 @@ fn done(report: &PushReport) -> String {
         HumanBytes(report.bytes.sent),
         duration(report.timings_ms.total),
         apps(report)
-    )
+    ) + &largest(report)
+}
+
+/// What made a first push slow, if it was.
+fn largest(report: &PushReport) -> String {
+    if report.timings_ms.total < SLOW || report.largest.is_empty() {
+        return String::new();
+    }
+    let parts = report.largest.iter();
+    let parts: Vec<String> = parts
+        .map(|part| format!("{} {}", part.path, HumanBytes(part.bytes)))
+        .collect();
+    format!("largest: {}\n", parts.join(", "))
 }
 
 fn planned(report: &PushReport) -> String {
-    match report.files == FileCounts::default() {
-        true => "nothing to push: the agent has this tree\n".to_owned(),
-        false => format!("would push {}; nothing was sent\n", files(report.files)),
+    let changes = report.plan.as_deref().unwrap_or_default();
+    let mut said = String::new();
+    for change in changes.iter().take(PLANNED) {
+        let action = match change.action {
+            PlannedAction::Added => "add",
+            PlannedAction::Changed => "change",
+            PlannedAction::Deleted => "delete",
+            PlannedAction::Moved => "move",
+        };
+        let bytes = HumanBytes(change.bytes).to_string();
+        let path = match &change.from {
+            Some(from) => format!("{from} to {}", change.path),
+            None => change.path.to_string(),
+        };
+        said.push_str(&format!("{action:>10} {bytes:>10}  {path}\n"));
     }
+    if changes.len() > PLANNED {
+        said.push_str(&format!("{:>10} {} more\n", "and", changes.len() - PLANNED));
+    }
+    match changes.is_empty() && report.files == FileCounts::default() {
+        true => said.push_str("nothing to push: the agent has this tree\n"),
+        false => {
+            let sum = changes.iter().map(|change| change.bytes).sum();
+            said.push_str(&format!(
+                "would push {}, {} in all; nothing was sent\n",
+                files(report.files),
+                HumanBytes(sum)
+            ));
+        }
+    }
+    said
 }
 
 fn ended_badly(what: &str, report: &PushReport) -> String {
@@ -164,9 +213,7 @@ fn files(files: FileCounts) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use patchwire_client::report::{ByteCounts, ReportedError};
+    use patchwire_client::report::{ByteCounts, Contributor, PlannedChange, ReportedError};
     use patchwire_protocol::{
         app::{AppState, Exit},
         message::{
@@ -213,6 +260,8 @@ mod tests {
             drift: Vec::new(),
             warnings: Vec::new(),
             dry_run: false,
+            plan: None,
+            largest: Vec::new(),
             conflict: None,
         }
     }
@@ -235,6 +284,18 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_first_push_says_what_was_large() {
+        let mut slow = report(ReportStatus::Done);
+        slow.largest = vec![Contributor {
+            path: "assets".try_into().unwrap(),
+            bytes: 5 << 20,
+        }];
+        assert_eq!(said(&slow).lines().count(), 1);
+        slow.timings_ms.total = SLOW;
+        assert!(said(&slow).ends_with("\nlargest: assets 5.00 MiB\n"));
+    }
+
+    #[test]
     fn a_push_that_was_not_seen_ready_does_not_say_so() {
         let mut unverified = report(ReportStatus::Done);
         unverified.agents[0].verified = false;
@@ -246,10 +307,28 @@ mod tests {
     fn a_dry_run_claims_nothing() {
         let mut dry = report(ReportStatus::NoChanges);
         dry.dry_run = true;
+        let change = |path: &str, action, from: Option<&str>| PlannedChange {
+            path: path.try_into().unwrap(),
+            action,
+            bytes: 1536,
+            from: from.map(|from| from.try_into().unwrap()),
+        };
+        dry.plan = Some(vec![
+            change("a.py", PlannedAction::Changed, None),
+            change("new/b.py", PlannedAction::Moved, Some("b.py")),
+        ]);
         assert_eq!(
             said(&dry),
-            "would push 3 files (1 changed, 1 added, 1 deleted); nothing was sent\n"
+            "    change   1.50 KiB  a.py\n      move   1.50 KiB  b.py to new/b.py\n\
+             would push 3 files (1 changed, 1 added, 1 deleted), 3.00 KiB in all; nothing was sent\n"
         );
+        dry.plan = Some(vec![
+            change("a.py", PlannedAction::Added, None);
+            PLANNED + 3
+        ]);
+        assert!(said(&dry).contains("\n       and 3 more\n"));
+        assert_eq!(said(&dry).lines().count(), PLANNED + 2);
+        dry.plan = Some(Vec::new());
         dry.files = FileCounts::default();
         assert_eq!(said(&dry), "nothing to push: the agent has this tree\n");
     }

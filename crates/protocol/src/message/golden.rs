@@ -1,4 +1,4 @@
-//! The bytes of version 1, field by field. If one of these fails, the code is wrong and not the
+//! The bytes of version 2, field by field. If one of these fails, the code is wrong and not the
 //! test: what was released is spoken by others.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
@@ -10,17 +10,17 @@ use patchwire_delta::Digest;
 use crate::{
     app::{AppState, Exit, ReadyCheck, Reload},
     codec::{self, Decode, Encode},
-    manifest::{Entry, LinkTarget, ManifestEntry, Mode},
     message::{
-        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart},
+        inner::{
+            AgentMessage, DeveloperMessage, Greeting, Rebase, SignRequest, SignWhat, SignaturePart,
+        },
         push::{
             AgentTimings, Answer, AppOptions, Base, ClientId, ConflictWith, Environment, Failure,
-            FailureCode, Phase, Push, PushId, PushStatus,
+            FailureCode, OfferId, Patterns, Phase, Push, PushId, PushStatus,
         },
         status::{LastPush, LogLine, LogsRequest, Status},
         value::{Text, WireDigest},
     },
-    operation::{Operation, Source},
     path::RelativePath,
 };
 
@@ -56,6 +56,7 @@ fn a_push() {
         expires_ms: 0x0102_0304_0506,
         force: true,
         links_may_leave: false,
+        mirror: Some(Patterns::new(vec!["*.db".to_owned()], Vec::new()).unwrap()),
         app: AppOptions {
             reload: Some(Reload::Restart),
             ready: Some(ReadyCheck::Alive(Duration::from_secs(2))),
@@ -79,6 +80,9 @@ fn a_push() {
             &[253, 0x06, 0x05, 0x04, 0x03, 0x02, 0x01, 0, 0], // when it expires
             &[1],                                             // force
             &[0],                                             // links may leave the root
+            &[1],                                             // a mirror
+            b"\x01\x04*.db",                                  // that leaves these
+            &[0],                                             // and no others for all that
             b"\x01\x07restart",                               // how to reload
             b"\x01\x08alive:2s",                              // when it is ready
             &[0],                                             // how long that may take
@@ -94,92 +98,39 @@ fn ready_checks() {
 }
 
 #[test]
-fn operations() {
-    let file = Entry::File {
-        mode: Mode::from_bits(0o644),
-        len: 5,
-        digest: digest(9),
-    };
-    golden(
-        &DeveloperMessage::Operations(vec![
-            Operation::Delete { path: path("a") },
-            Operation::Put {
-                path: path("b"),
-                entry: Entry::Directory {
-                    mode: Mode::from_bits(0o755),
-                },
-                source: Source::None,
-            },
-            Operation::Put {
-                path: path("c"),
-                entry: file.clone(),
-                source: Source::Whole { kept: 0 },
-            },
-            Operation::Put {
-                path: path("d"),
-                entry: file.clone(),
-                source: Source::Delta { basis: path("x") },
-            },
-            Operation::Put {
-                path: path("e"),
-                entry: file,
-                source: Source::Copy { from: path("y") },
-            },
-            Operation::Put {
-                path: path("f"),
-                entry: Entry::Symlink {
-                    target: LinkTarget::new(*b"c").unwrap(),
-                },
-                source: Source::None,
-            },
-        ]),
-        &[
-            &[1],                     // operations
-            &[6],                     // how many
-            b"\x00\x01a",             // delete: a
-            b"\x01\x01b",             // put: b
-            &[1, 251, 0xed, 0x01],    // a directory of mode 0755
-            &[0],                     // without a source
-            b"\x01\x01c",             // put: c
-            &[0, 251, 0xa4, 0x01],    // a file of mode 0644
-            &[5],                     // its length
-            &[9; 32],                 // its digest
-            &[1, 0],                  // whole, nothing of it kept
-            b"\x01\x01d",             // put: d
-            &[0, 251, 0xa4, 0x01, 5], // a file, its mode and length
-            &[9; 32],                 // its digest
-            b"\x02\x01x",             // a delta against x
-            b"\x01\x01e",             // put: e
-            &[0, 251, 0xa4, 0x01, 5], // a file, its mode and length
-            &[9; 32],                 // its digest
-            b"\x03\x01y",             // a copy of y
-            b"\x01\x01f",             // put: f
-            b"\x02\x01c",             // a link to c
-            &[0],                     // without a source
-        ],
-    );
-}
-
-#[test]
 fn what_else_a_developer_says() {
     golden(
         &DeveloperMessage::Content(vec![0xaa, 0xbb]),
-        &[&[2], b"\x02\xaa\xbb"],
+        &[&[1], b"\x02\xaa\xbb"],
     );
-    golden(&DeveloperMessage::ContentEnd, &[&[3]]);
+    golden(&DeveloperMessage::ContentEnd, &[&[2]]);
+    let request = |what| SignRequest {
+        path: path("a"),
+        what,
+    };
     golden(
-        &DeveloperMessage::Sign(vec![path("a")]),
-        &[&[4], b"\x01\x01a"],
+        &DeveloperMessage::Sign(vec![
+            request(SignWhat::Whole),
+            request(SignWhat::FirstRound),
+            request(SignWhat::Regions(vec![7, 8])),
+        ]),
+        &[
+            &[3],                     // signatures
+            &[3],                     // how many
+            b"\x01a\x00",             // of all of a, for one round
+            b"\x01a\x01",             // for the first of two
+            b"\x01a\x02\x02\x07\x08", // of these regions
+        ],
     );
-    golden(&DeveloperMessage::Abort, &[&[5]]);
-    golden(&DeveloperMessage::Status, &[&[6]]);
-    golden(&DeveloperMessage::Alive, &[&[8]]);
-    golden(&DeveloperMessage::Follow, &[&[9]]);
+    golden(&DeveloperMessage::Abort, &[&[4]]);
+    golden(&DeveloperMessage::Status, &[&[5]]);
+    golden(&DeveloperMessage::Alive, &[&[7]]);
+    golden(&DeveloperMessage::Follow, &[&[8]]);
     let logs = LogsRequest {
         lines: 100,
         follow: true,
     };
-    golden(&DeveloperMessage::Logs(logs), &[&[7], &[100], &[1]]);
+    golden(&DeveloperMessage::Logs(logs), &[&[6], &[100], &[1]]);
 }
 
 #[test]
@@ -196,19 +147,24 @@ fn what_an_agent_says_of_its_tree() {
         &AgentMessage::Rebase(Rebase {
             epoch: 7,
             managed: true,
-            entries: 1,
+            offer: OfferId(300),
+            listing: 9,
         }),
-        &[&[1], &[7], &[1], &[1]],
+        &[
+            &[1],               // another base
+            &[7],               // the epoch
+            &[1],               // managed
+            &[251, 0x2c, 0x01], // the offer
+            &[9],               // how long its listing is
+        ],
     );
-    let entry = Entry::Directory {
-        mode: Mode::from_bits(0o700),
-    };
     golden(
-        &AgentMessage::Entries(vec![ManifestEntry {
-            path: path("d"),
-            entry,
-        }]),
-        &[&[2], &[1], b"\x01d", &[1, 251, 0xc0, 0x01]],
+        &AgentMessage::Listing(vec![0xaa, 0xbb]),
+        &[&[2], b"\x02\xaa\xbb"],
+    );
+    golden(
+        &AgentMessage::Received(1 << 20),
+        &[&[9], &[252, 0, 0, 0x10, 0]],
     );
     golden(
         &AgentMessage::Signature(SignaturePart {

@@ -7,7 +7,7 @@
 //! variable-length integer (one byte here), then the fields in order.
 
 use super::{
-    push::{Answer, Phase, Push},
+    push::{Answer, OfferId, Phase, Push},
     status::{LogLine, LogsRequest, Status},
     value::{Text, WireDigest},
 };
@@ -15,8 +15,6 @@ use super::{
 use crate::limits;
 use crate::{
     codec::{Decode, Encode},
-    manifest::ManifestEntry,
-    operation::Operation,
     path::RelativePath,
 };
 
@@ -38,26 +36,24 @@ pub struct Greeting {
 pub enum DeveloperMessage {
     /// 0: a push begins, or begins again from another base.
     Push(Box<Push>),
-    /// 1: the next of its operations, one to [`limits::BATCH`].
-    Operations(Vec<Operation>),
-    /// 2: the next piece of its content stream, one to [`limits::CONTENT_PART`] bytes: one zstd
-    /// stream of what every operation that [`is_sent`](crate::operation::Source::is_sent) sends,
-    /// in their order.
+    /// 1: the next piece of its content stream, one to [`limits::CONTENT_PART`] bytes: zstd frames
+    /// that hold its operations (see [`crate::operation::stream`]), and behind them what every one
+    /// that [`is_sent`](crate::operation::Source::is_sent) sends, in their order.
     Content(Vec<u8>),
-    /// 3: the content stream is whole.
+    /// 2: the content stream is whole.
     ContentEnd,
-    /// 4: asks for signatures of files that were offered, at most [`limits::SIGNATURES`].
-    Sign(Vec<RelativePath>),
-    /// 5: the push is called off. Nothing of it stays.
+    /// 3: asks for signatures of files that were offered, one to [`limits::SIGNATURES`].
+    Sign(Vec<SignRequest>),
+    /// 4: the push is called off. Nothing of it stays.
     Abort,
-    /// 6: asks how the agent and its app are.
+    /// 5: asks how the agent and its app are.
     Status,
-    /// 7: asks for lines of the app's output.
+    /// 6: asks for lines of the app's output.
     Logs(LogsRequest),
-    /// 8: content is still being read and there is nothing to send yet; at most [`limits::ALIVE`]
+    /// 7: content is still being read and there is nothing to send yet; at most [`limits::ALIVE`]
     /// times in a push.
     Alive,
-    /// 9: asks how the agent and its app are, now and whenever that changes: an
+    /// 8: asks how the agent and its app are, now and whenever that changes: an
     /// [`AgentMessage::Status`] comes at once and after every change, the newest where several came
     /// close together. Whatever the developer says next ends it.
     Follow,
@@ -69,10 +65,10 @@ pub enum DeveloperMessage {
 pub enum AgentMessage {
     /// 0: first on every stream.
     Greeting(Greeting),
-    /// 1: the push's base isn't what stands here; this many [`AgentMessage::Entries`] say what does.
+    /// 1: the push's base isn't what stands here; [`AgentMessage::Listing`]s say what does.
     Rebase(Rebase),
-    /// 2: the next entries of what stands here, sorted by path, one to [`limits::BATCH`].
-    Entries(Vec<ManifestEntry>),
+    /// 2: the next bytes of what stands here, one to [`limits::CONTENT_PART`].
+    Listing(Vec<u8>),
     /// 3: the next part of a signature that was asked for.
     Signature(SignaturePart),
     /// 4: the push has come so far. Also sent again while one phase lasts, so that silence means
@@ -86,6 +82,9 @@ pub enum AgentMessage {
     LogLines(Vec<LogLine>),
     /// 8: what was said makes no sense here; the stream ends.
     Misunderstood(Text),
+    /// 9: so many bytes of the content stream have been taken. Said every
+    /// [`limits::ACKNOWLEDGE`] bytes, so that the next may be sent.
+    Received(u64),
 }
 
 /// What the agent has, when it isn't what a push was planned for.
@@ -97,8 +96,32 @@ pub struct Rebase {
     /// Whether the entries are what a push committed here (with what drifted as it is now), or only
     /// what lies on the disk, good as a basis and not ours to delete.
     pub managed: bool,
-    /// How many entries follow, at most [`limits::ENTRIES`].
-    pub entries: u64,
+    /// The offer's random number, to name it by and to shorten its digests with.
+    pub offer: OfferId,
+    /// How many bytes follow, at most [`limits::LISTING`]: a [`crate::listing`] as one zstd frame.
+    pub listing: u64,
+}
+
+/// A signature that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[bincode(crate = "crate::codec::bincode")]
+pub struct SignRequest {
+    /// A file that was offered.
+    pub path: RelativePath,
+    /// What of it.
+    pub what: SignWhat,
+}
+
+/// What of a file is to be signed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[bincode(crate = "crate::codec::bincode")]
+pub enum SignWhat {
+    /// 0: all of it, in blocks for one round.
+    Whole,
+    /// 1: all of it, in blocks for the first of two rounds.
+    FirstRound,
+    /// 2: these encoded [`patchwire_delta::Regions`].
+    Regions(Vec<u8>),
 }
 
 /// A piece of an encoded signature.

@@ -44,15 +44,20 @@ pub struct ClientId(pub [u8; 16]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[bincode(crate = "crate::codec::bincode")]
 pub enum Base {
-    /// None: the agent is asked what it has. No operations follow.
+    /// None: the agent is asked what it has. Nothing follows.
     Unknown,
     /// What the agent committed last, by its root.
     Committed(WireDigest),
-    /// What the agent offered in its last `Rebase`, by its root.
-    Offered(WireDigest),
+    /// What the agent offered in its last `Rebase`.
+    Offered(OfferId),
 }
 
-/// A push. Its operations follow, and the content stream if one of them needs it.
+/// The random number of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[bincode(crate = "crate::codec::bincode")]
+pub struct OfferId(pub u64);
+
+/// A push. Its content stream follows, if it has operations.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[bincode(crate = "crate::codec::bincode")]
 pub struct Push {
@@ -70,7 +75,7 @@ pub struct Push {
     pub base: Base,
     /// The root of the tree it makes.
     pub target: WireDigest,
-    /// How many operations follow.
+    /// How many operations the content stream begins with.
     pub operations: u64,
     /// When it may no longer be applied, in milliseconds since the agent greeted on this stream and
     /// by its clock.
@@ -79,9 +84,72 @@ pub struct Push {
     pub force: bool,
     /// Whether symbolic links may leave the root.
     pub links_may_leave: bool,
+    /// Whether what was never pushed goes, too, where it is not ignored.
+    pub mirror: Option<Patterns>,
     /// How the app is run, where the agent's own flags don't say.
     pub app: AppOptions,
 }
+
+/// What the developer's configuration says of files, on top of the ignore files: within
+/// [`limits::PATTERNS`] and [`limits::PATTERN_BYTES`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
+#[bincode(crate = "crate::codec::bincode")]
+pub struct Patterns {
+    ignore: Vec<String>,
+    include: Vec<String>,
+}
+
+/// Too many patterns for a [`Patterns`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{patterns} patterns with {bytes} bytes, the most is {} with {}",
+    limits::PATTERNS,
+    limits::PATTERN_BYTES
+)]
+pub struct PatternsError {
+    /// How many patterns.
+    pub patterns: usize,
+    /// How many bytes they have.
+    pub bytes: usize,
+}
+
+impl Patterns {
+    /// Takes patterns of what is ignored, and of what isn't all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`PatternsError`] if they are too many.
+    pub fn new(ignore: Vec<String>, include: Vec<String>) -> Result<Self, PatternsError> {
+        let patterns = ignore.len() + include.len();
+        let bytes = ignore.iter().chain(&include).map(String::len).sum();
+        if patterns > limits::PATTERNS || bytes > limits::PATTERN_BYTES {
+            return Err(PatternsError { patterns, bytes });
+        }
+        Ok(Self { ignore, include })
+    }
+
+    /// What is ignored.
+    #[must_use]
+    pub fn ignore(&self) -> &[String] {
+        &self.ignore
+    }
+
+    /// What isn't, whatever else says so.
+    #[must_use]
+    pub fn include(&self) -> &[String] {
+        &self.include
+    }
+}
+
+impl<Context> Decode<Context> for Patterns {
+    fn decode<D: Decoder<Context = Context>>(
+        decoder: &mut D,
+    ) -> Result<Self, codec::error::Decode> {
+        Self::new(Vec::decode(decoder)?, Vec::decode(decoder)?).map_err(codec::invalid)
+    }
+}
+
+codec::impl_borrow_decode!(Patterns);
 
 /// How the app is to be reloaded and checked, as the developer's configuration says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]

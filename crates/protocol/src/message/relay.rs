@@ -427,7 +427,7 @@ pub struct Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{limits, version};
+    use crate::limits;
 
     fn hello() -> Hello {
         Hello {
@@ -494,11 +494,14 @@ mod tests {
         let name = || PeerName::nearest("a");
         golden(
             &RelayReply::Welcome {
-                version: version::CURRENT,
+                version: Version(1),
             },
             &[0, 1],
         );
-        let supported = VersionRange::SUPPORTED;
+        let supported = VersionRange {
+            oldest: Version(1),
+            newest: Version(1),
+        };
         golden(
             &RelayReply::Refused(Refusal::Version { supported }),
             &[1, 0, 1, 1],

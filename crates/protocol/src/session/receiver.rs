@@ -10,13 +10,11 @@ use super::answer::{answer, refusal};
 use crate::{
     app::AppState,
     limits,
-    manifest::{Entry, ManifestEntry},
     message::{
-        inner::{AgentMessage, DeveloperMessage, Rebase, SignaturePart},
-        push::{Answer, Base, Failure, FailureCode, Phase, Push, PushStatus},
+        inner::{AgentMessage, DeveloperMessage, Rebase, SignRequest, SignaturePart},
+        push::{Answer, Base, Failure, FailureCode, OfferId, Phase, Push, PushStatus},
         value::{Text, WireDigest},
     },
-    operation::Operation,
     path::RelativePath,
 };
 
@@ -30,7 +28,7 @@ pub enum Input {
     Message(DeveloperMessage),
     /// The answer to [`Output::Judge`].
     Judged(Verdict),
-    /// The next part of a signature, in the order of [`Output::Sign`]'s paths.
+    /// The next part of a signature, in the order of [`Output::Sign`]'s requests.
     Signed(SignaturePart),
     /// Staging has ended, and [`Output::Content`] is of no more use.
     Staged(Result<(), StageFailure>),
@@ -60,8 +58,10 @@ pub struct Offer {
     pub epoch: u64,
     /// See [`Rebase::managed`].
     pub managed: bool,
-    /// The entries, sorted by path.
-    pub entries: Vec<ManifestEntry>,
+    /// See [`Rebase::offer`].
+    pub id: OfferId,
+    /// See [`Rebase::listing`].
+    pub listing: Vec<u8>,
 }
 
 /// Why a push was not staged.
@@ -130,10 +130,10 @@ pub enum Output {
     /// Say what becomes of this push, with [`Input::Judged`], before reading another message.
     Judge(Box<Push>),
     /// Sign these files of what was offered, with [`Input::Signed`] for each.
-    Sign(Vec<RelativePath>),
-    /// Begin to stage this push; its content follows as [`Output::Content`]. Ends with
+    Sign(Vec<SignRequest>),
+    /// Begin to stage this push; its content stream follows as [`Output::Content`]. Ends with
     /// [`Input::Staged`].
-    Stage(Box<Push>, Vec<Operation>),
+    Stage(Box<Push>),
     /// The next piece of the content stream.
     Content(Vec<u8>),
     /// The content stream is whole.
@@ -159,19 +159,22 @@ enum State {
     Idle,
     /// The shell compares the push's base.
     Judging(Box<Push>),
-    /// Operations are expected.
-    Operations {
-        push: Box<Push>,
-        operations: Vec<Operation>,
-        path_bytes: u64,
-    },
     /// Files are being built. `open` until the content stream has ended.
-    Staging { push: Box<Push>, open: bool },
+    Staging {
+        push: Box<Push>,
+        open: bool,
+        /// How many bytes of it have come, and how many the developer was told of.
+        received: (u64, u64),
+    },
     /// What stands here was offered. What comes of the former attempt is dropped until the push
-    /// begins again or signatures are asked for.
-    Offered { push: Box<Push>, signed: bool },
+    /// begins again or signatures are asked for, which was done so often.
+    Offered { push: Box<Push>, signed: u32 },
     /// Signatures are being made.
-    Signing { push: Box<Push>, left: usize },
+    Signing {
+        push: Box<Push>,
+        signed: u32,
+        left: usize,
+    },
     /// The tree is being exchanged.
     Committing { push: Box<Push> },
     /// The app is being reloaded on the new tree.
@@ -220,15 +223,15 @@ impl Receiver {
         self.state = match (state, input) {
             (state, Input::Message(message)) => self.handle_message(state, message),
             (State::Judging(push), Input::Judged(verdict)) => self.judged(push, verdict),
-            (State::Signing { push, left }, Input::Signed(part)) => {
+            (State::Signing { push, signed, left }, Input::Signed(part)) => {
                 let left = left - usize::from(part.last);
                 self.send(AgentMessage::Signature(part));
                 match left {
-                    0 => State::Offered { push, signed: true },
-                    left => State::Signing { push, left },
+                    0 => State::Offered { push, signed },
+                    left => State::Signing { push, signed, left },
                 }
             }
-            (State::Staging { push, open }, Input::Staged(result)) => {
+            (State::Staging { push, open, .. }, Input::Staged(result)) => {
                 self.staged(push, open, result)
             }
             (State::Committing { push }, Input::Committed(result)) => match result {
@@ -259,9 +262,7 @@ impl Receiver {
             // What comes of the former attempt is no sign of the next one.
             State::Offered { .. } if was_offered => self.timeout,
             State::Offered { .. } => Some(now + limits::PLANNING),
-            State::Idle | State::Operations { .. } | State::Staging { open: true, .. } => {
-                Some(now + limits::STALL)
-            }
+            State::Idle | State::Staging { open: true, .. } => Some(now + limits::STALL),
             State::Judging(_)
             | State::Staging { open: false, .. }
             | State::Signing { .. }
@@ -284,8 +285,9 @@ impl Receiver {
                 self.timeout = None;
                 return;
             }
-            State::Operations { push, .. }
-            | State::Staging { push, open: true }
+            State::Staging {
+                push, open: true, ..
+            }
             | State::Offered { push, .. } => {
                 let push = push.clone();
                 let what = "nothing came for too long".to_owned();
@@ -326,7 +328,6 @@ impl Receiver {
             | State::Finished => true,
             State::Idle
             | State::Judging(_)
-            | State::Operations { .. }
             | State::Staging { open: true, .. }
             | State::Offered { .. }
             | State::Signing { .. } => false,
@@ -347,44 +348,36 @@ impl Receiver {
                     self.misunderstood("a push began again as another".to_owned())
                 }
             }
-            (
-                State::Offered {
-                    push,
-                    signed: false,
-                },
-                DeveloperMessage::Sign(paths),
-            ) => {
-                if paths.is_empty() || paths.len() > limits::SIGNATURES {
-                    let count = paths.len();
+            (State::Offered { push, signed }, DeveloperMessage::Sign(requests))
+                if signed < limits::SIGN_ROUNDS =>
+            {
+                if requests.is_empty() || requests.len() > limits::SIGNATURES {
+                    let count = requests.len();
                     return self.misunderstood(format!("signatures of {count} files asked for"));
                 }
-                let left = paths.len();
-                self.outputs.push_back(Output::Sign(paths));
-                State::Signing { push, left }
+                let left = requests.len();
+                self.outputs.push_back(Output::Sign(requests));
+                State::Signing {
+                    push,
+                    signed: signed + 1,
+                    left,
+                }
             }
             // What was on its way when the base was refused.
             (
                 state @ State::Offered { .. },
-                DeveloperMessage::Operations(_)
-                | DeveloperMessage::Content(_)
+                DeveloperMessage::Content(_)
                 | DeveloperMessage::ContentEnd
                 | DeveloperMessage::Alive,
             ) => state,
             (
-                State::Operations {
+                State::Staging {
                     push,
-                    operations,
-                    path_bytes,
+                    open: true,
+                    received,
                 },
-                DeveloperMessage::Operations(more),
-            ) if !more.is_empty() => self.take_operations(push, operations, path_bytes, more),
-            (State::Staging { push, open: true }, DeveloperMessage::Content(bytes)) => {
-                if bytes.is_empty() || bytes.len() > limits::CONTENT_PART {
-                    return self.misunderstood(format!("{} bytes of content", bytes.len()));
-                }
-                self.outputs.push_back(Output::Content(bytes));
-                State::Staging { push, open: true }
-            }
+                DeveloperMessage::Content(bytes),
+            ) => self.take_content(push, received, bytes),
             (state @ State::Staging { open: true, .. }, DeveloperMessage::Alive) => {
                 self.alive += 1;
                 match self.alive > limits::ALIVE {
@@ -392,13 +385,23 @@ impl Receiver {
                     false => state,
                 }
             }
-            (State::Staging { push, open: true }, DeveloperMessage::ContentEnd) => {
+            (
+                State::Staging {
+                    push,
+                    open: true,
+                    received,
+                },
+                DeveloperMessage::ContentEnd,
+            ) => {
                 self.outputs.push_back(Output::ContentEnd);
-                State::Staging { push, open: false }
+                State::Staging {
+                    push,
+                    open: false,
+                    received,
+                }
             }
             (
-                State::Operations { push, .. }
-                | State::Offered { push, .. }
+                State::Offered { push, .. }
                 | State::Judging(push)
                 | State::Signing { push, .. }
                 | State::Staging { push, .. },
@@ -449,7 +452,20 @@ impl Receiver {
 
     fn judged(&mut self, push: Box<Push>, verdict: Verdict) -> State {
         match verdict {
-            Verdict::Accept => self.take_operations(push, Vec::new(), 0, Vec::new()),
+            Verdict::Accept => {
+                let open = push.operations > 0;
+                // At once, so that the developer knows that it was heard.
+                self.send(AgentMessage::Progress(Phase::Staging));
+                self.outputs.push_back(Output::Stage(push.clone()));
+                if !open {
+                    self.outputs.push_back(Output::ContentEnd);
+                }
+                State::Staging {
+                    push,
+                    open,
+                    received: (0, 0),
+                }
+            }
             Verdict::Rebase(offer) => self.offer(push, offer),
             Verdict::Answer(answer) => {
                 self.send(AgentMessage::Answer(answer));
@@ -474,73 +490,41 @@ impl Receiver {
         let Offer {
             epoch,
             managed,
-            entries,
+            id,
+            listing,
         } = offer;
         let rebase = Rebase {
             epoch,
             managed,
-            entries: entries.len() as u64,
+            offer: id,
+            listing: listing.len() as u64,
         };
         self.send(AgentMessage::Rebase(rebase));
-        for batch in super::batches(&entries) {
-            self.send(AgentMessage::Entries(batch.to_vec()));
+        for part in listing.chunks(limits::CONTENT_PART) {
+            self.send(AgentMessage::Listing(part.to_vec()));
         }
-        State::Offered {
-            push,
-            signed: false,
-        }
+        State::Offered { push, signed: 0 }
     }
 
-    fn take_operations(
-        &mut self,
-        push: Box<Push>,
-        mut operations: Vec<Operation>,
-        mut path_bytes: u64,
-        more: Vec<Operation>,
-    ) -> State {
-        if more.len() > limits::BATCH {
-            return self.misunderstood(format!("{} operations in one message", more.len()));
+    fn take_content(&mut self, push: Box<Push>, (come, told): (u64, u64), bytes: Vec<u8>) -> State {
+        if bytes.is_empty() || bytes.len() > limits::CONTENT_PART {
+            return self.misunderstood(format!("{} bytes of content", bytes.len()));
         }
-        for operation in &more {
-            path_bytes += operation.path_bytes();
-            if let Operation::Put {
-                path,
-                entry: Entry::Symlink { target },
-                ..
-            } = operation
-                && !push.links_may_leave
-                && target.leaves_root(path)
-            {
-                let failure = Failure::new(
-                    FailureCode::LinkLeavesRoot,
-                    format!("the symbolic link {path:?} leaves the root: it points to {target:?}"),
-                );
-                return self.refuse(&push, failure);
+        let come = come + bytes.len() as u64;
+        self.outputs.push_back(Output::Content(bytes));
+        let told = match come - told >= limits::ACKNOWLEDGE {
+            true => {
+                // Behind the content: said once that was taken.
+                self.send(AgentMessage::Received(come));
+                come
             }
+            false => told,
+        };
+        State::Staging {
+            push,
+            open: true,
+            received: (come, told),
         }
-        operations.extend(more);
-        let count = operations.len() as u64;
-        if count > push.operations || path_bytes > limits::PATH_BYTES {
-            return self.misunderstood(format!(
-                "{count} operations with {path_bytes} bytes of paths where {} were announced",
-                push.operations
-            ));
-        }
-        if count < push.operations {
-            return State::Operations {
-                push,
-                operations,
-                path_bytes,
-            };
-        }
-        let open = operations.iter().any(Operation::is_sent);
-        self.send(AgentMessage::Progress(Phase::Staging));
-        self.outputs
-            .push_back(Output::Stage(push.clone(), operations));
-        if !open {
-            self.outputs.push_back(Output::ContentEnd);
-        }
-        State::Staging { push, open }
     }
 
     fn staged(&mut self, push: Box<Push>, open: bool, result: Result<(), StageFailure>) -> State {
@@ -656,7 +640,6 @@ impl Receiver {
 const fn kind(message: &DeveloperMessage) -> &'static str {
     match message {
         DeveloperMessage::Push(_) => "a push",
-        DeveloperMessage::Operations(_) => "operations",
         DeveloperMessage::Content(_) => "content",
         DeveloperMessage::ContentEnd => "the end of content",
         DeveloperMessage::Sign(_) => "a request for signatures",

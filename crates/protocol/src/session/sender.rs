@@ -4,13 +4,11 @@ use std::{collections::VecDeque, mem, time::Instant};
 
 use crate::{
     limits,
-    manifest::{Manifest, ManifestEntry},
     message::{
-        inner::{AgentMessage, DeveloperMessage, Rebase, SignaturePart},
-        push::{Answer, Base, Phase, Push},
+        inner::{AgentMessage, DeveloperMessage, Rebase, SignRequest, SignaturePart},
+        push::{Answer, Base, OfferId, Phase, Push},
         value::WireDigest,
     },
-    operation::Operation,
     path::RelativePath,
 };
 
@@ -28,10 +26,11 @@ pub enum Input {
 /// What planning came to.
 #[derive(Debug)]
 pub enum Planned {
-    /// These are the operations; what they send can be read.
-    Operations(Vec<Operation>),
-    /// These files of what was offered have to be signed first; at most [`limits::SIGNATURES`].
-    Wants(Vec<RelativePath>),
+    /// There are so many operations; their content stream can be read.
+    Operations(u64),
+    /// These files of what was offered have to be signed first; at most [`limits::SIGNATURES`], and
+    /// at most [`limits::SIGN_ROUNDS`] times for one offer.
+    Wants(Vec<SignRequest>),
 }
 
 /// What reading the content came to.
@@ -54,8 +53,10 @@ pub enum Basis {
     Remembered,
     /// What the agent says that it has.
     Offered {
-        /// What is there to build upon.
-        manifest: Manifest,
+        /// The offer's number.
+        id: OfferId,
+        /// What is there to build upon: see [`Rebase::listing`].
+        listing: Vec<u8>,
         /// Whether it is managed, so that what the target lacks is deleted.
         managed: bool,
     },
@@ -69,13 +70,15 @@ pub enum Output {
     /// Plan the push against this, with [`Input::Planned`].
     Plan(Basis),
     /// Go on planning with these encoded signatures, in the order of [`Planned::Wants`]; one that
-    /// is empty could not be had. With [`Input::Planned`], which wants no more.
+    /// is empty could not be had. With [`Input::Planned`].
     Diff(Vec<Vec<u8>>),
     /// Read the next piece of the content, with [`Input::Content`]. The first one of an attempt
     /// begins the stream anew.
     Read,
     /// The agent has come so far.
     Progress(Phase),
+    /// The agent has taken so many bytes of the content stream.
+    Received(u64),
     /// It is over.
     Finished(Outcome),
 }
@@ -105,11 +108,7 @@ enum State {
     /// The agent is asked what it has.
     Asking,
     /// The agent says what it has.
-    Offered {
-        rebase: Rebase,
-        entries: Vec<ManifestEntry>,
-        path_bytes: u64,
-    },
+    Offered { rebase: Rebase, listing: Vec<u8> },
     /// Signatures come.
     Signing {
         base: Base,
@@ -118,7 +117,14 @@ enum State {
         bytes: u64,
     },
     /// The content is read and sent.
-    Sending,
+    Sending {
+        /// How many bytes of it were sent.
+        sent: u64,
+        /// How many of them the agent has taken.
+        received: u64,
+        /// Whether the agent has to take more before more is read.
+        held: bool,
+    },
     /// Everything is sent.
     Waiting,
     /// It is over.
@@ -172,7 +178,14 @@ impl Sender {
             (State::Finished, _) => State::Finished,
             (state, Input::Message(message)) => self.handle_message(state, message),
             (State::Planning { base }, Input::Planned(planned)) => self.planned(base, planned),
-            (State::Sending, Input::Content(content)) => self.content(content),
+            (
+                State::Sending {
+                    sent,
+                    received,
+                    held: false,
+                },
+                Input::Content(content),
+            ) => self.content(sent, received, content),
             // Work that was asked for before the agent said that its base is another.
             (state, Input::Planned(_) | Input::Content(_)) => state,
         };
@@ -182,7 +195,7 @@ impl Sender {
             State::Asking
             | State::Offered { .. }
             | State::Signing { .. }
-            | State::Sending
+            | State::Sending { .. }
             | State::Waiting => Some(now + limits::STALL),
         };
     }
@@ -226,7 +239,36 @@ impl Sender {
                 state
             }
             (
-                State::Asking | State::Planning { .. } | State::Sending | State::Waiting,
+                State::Sending {
+                    sent,
+                    received: before,
+                    held,
+                },
+                AgentMessage::Received(received),
+            ) if before < received && received <= sent => {
+                self.outputs.push_back(Output::Received(received));
+                if held {
+                    self.read_on(sent, received)
+                } else {
+                    State::Sending {
+                        sent,
+                        received,
+                        held,
+                    }
+                }
+            }
+            // What was on its way when all was sent, or of a former attempt.
+            (
+                state @ (State::Waiting | State::Planning { .. } | State::Signing { .. }),
+                AgentMessage::Received(received),
+            ) => {
+                if matches!(state, State::Waiting) {
+                    self.outputs.push_back(Output::Received(received));
+                }
+                state
+            }
+            (
+                State::Asking | State::Planning { .. } | State::Sending { .. } | State::Waiting,
                 AgentMessage::Rebase(rebase),
             ) => {
                 self.rebases += 1;
@@ -234,16 +276,13 @@ impl Sender {
                     return self
                         .misbehaved(format!("another base for the {}th time", self.rebases));
                 }
-                self.offered(rebase, Vec::new(), 0, Vec::new())
+                self.offered(rebase, Vec::new(), &[])
             }
-            (
-                State::Offered {
-                    rebase,
-                    entries,
-                    path_bytes,
-                },
-                AgentMessage::Entries(more),
-            ) if !more.is_empty() => self.offered(rebase, entries, path_bytes, more),
+            (State::Offered { rebase, listing }, AgentMessage::Listing(more))
+                if !more.is_empty() =>
+            {
+                self.offered(rebase, listing, &more)
+            }
             (
                 State::Signing {
                     base,
@@ -257,55 +296,34 @@ impl Sender {
         }
     }
 
-    fn offered(
-        &mut self,
-        rebase: Rebase,
-        mut entries: Vec<ManifestEntry>,
-        mut path_bytes: u64,
-        more: Vec<ManifestEntry>,
-    ) -> State {
-        path_bytes += more
-            .iter()
-            .map(|e| (e.path.as_bytes().len() + e.entry.target_len()) as u64)
-            .sum::<u64>();
-        entries.extend(more);
-        let count = entries.len() as u64;
-        if rebase.entries > limits::ENTRIES
-            || count > rebase.entries
-            || path_bytes > limits::PATH_BYTES
-        {
+    fn offered(&mut self, rebase: Rebase, mut listing: Vec<u8>, more: &[u8]) -> State {
+        listing.extend_from_slice(more);
+        let len = listing.len() as u64;
+        if len > rebase.listing || rebase.listing > limits::LISTING as u64 {
             return self.misbehaved(format!(
-                "{count} entries with {path_bytes} bytes of paths where {} were announced",
-                rebase.entries
+                "{len} bytes of a listing where {} were announced",
+                rebase.listing
             ));
         }
-        if count < rebase.entries {
-            return State::Offered {
-                rebase,
-                entries,
-                path_bytes,
-            };
+        if len < rebase.listing {
+            return State::Offered { rebase, listing };
         }
-        match Manifest::from_sorted(entries) {
-            Ok(manifest) => {
-                self.header.epoch = rebase.epoch;
-                let base = Base::Offered(WireDigest(manifest.root()));
-                let basis = Basis::Offered {
-                    manifest,
-                    managed: rebase.managed,
-                };
-                self.outputs.push_back(Output::Plan(basis));
-                State::Planning { base }
-            }
-            Err(error) => self.misbehaved(error.to_string()),
+        self.header.epoch = rebase.epoch;
+        self.outputs.push_back(Output::Plan(Basis::Offered {
+            id: rebase.offer,
+            listing,
+            managed: rebase.managed,
+        }));
+        State::Planning {
+            base: Base::Offered(rebase.offer),
         }
     }
 
     fn planned(&mut self, base: Base, planned: Planned) -> State {
         match planned {
-            Planned::Wants(paths) => {
-                let signatures = vec![Vec::new(); paths.len()];
-                self.send(DeveloperMessage::Sign(paths));
+            Planned::Wants(requests) => {
+                let signatures = vec![Vec::new(); requests.len()];
+                self.send(DeveloperMessage::Sign(requests));
                 State::Signing {
                     base,
                     signatures,
@@ -314,19 +332,27 @@ impl Sender {
                 }
             }
             Planned::Operations(operations) => {
-                self.send_header(base, operations.len() as u64);
-                let has_content = operations.iter().any(Operation::is_sent);
-                for batch in super::batches(&operations) {
-                    self.send(DeveloperMessage::Operations(batch.to_vec()));
-                }
-                if has_content {
-                    self.outputs.push_back(Output::Read);
-                    State::Sending
+                self.send_header(base, operations);
+                if operations > 0 {
+                    self.read_on(0, 0)
                 } else {
                     self.sent = true;
                     State::Waiting
                 }
             }
+        }
+    }
+
+    /// Reads the next piece, unless too much of what was sent has not been taken yet.
+    fn read_on(&mut self, sent: u64, received: u64) -> State {
+        let held = sent - received >= limits::UNACKNOWLEDGED;
+        if !held {
+            self.outputs.push_back(Output::Read);
+        }
+        State::Sending {
+            sent,
+            received,
+            held,
         }
     }
 
@@ -360,17 +386,16 @@ impl Sender {
         State::Planning { base }
     }
 
-    fn content(&mut self, content: Content) -> State {
+    fn content(&mut self, sent: u64, received: u64, content: Content) -> State {
         match content {
             Content::Piece(bytes) => {
+                let sent = sent + bytes.len() as u64;
                 self.send(DeveloperMessage::Content(bytes));
-                self.outputs.push_back(Output::Read);
-                State::Sending
+                self.read_on(sent, received)
             }
             Content::Alive => {
                 self.send(DeveloperMessage::Alive);
-                self.outputs.push_back(Output::Read);
-                State::Sending
+                self.read_on(sent, received)
             }
             Content::End => {
                 self.send(DeveloperMessage::ContentEnd);
@@ -408,12 +433,13 @@ const fn kind(message: &AgentMessage) -> &'static str {
     match message {
         AgentMessage::Greeting(_) => "a greeting",
         AgentMessage::Rebase(_) => "another base",
-        AgentMessage::Entries(_) => "entries",
+        AgentMessage::Listing(_) => "a listing",
         AgentMessage::Signature(_) => "a signature",
         AgentMessage::Progress(_) => "progress",
         AgentMessage::Answer(_) => "the answer to another push",
         AgentMessage::Status(_) => "a status",
         AgentMessage::LogLines(_) => "lines",
         AgentMessage::Misunderstood(_) => "a complaint",
+        AgentMessage::Received(_) => "a receipt",
     }
 }

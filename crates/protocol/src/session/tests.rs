@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use self::pair::{Pair, Tree, manifest, root, tree};
+use self::pair::{Pair, Tree, root, tree};
 use super::{
     answer::conflict,
     receiver::{self, Committed, Offer, Receiver, Reloaded, Verdict},
     sender::{self, Outcome, Planned},
 };
 use crate::{
-    codec, limits,
-    manifest::{Entry, LinkTarget, ManifestEntry, tests::path},
+    limits,
+    manifest::tests::path,
     message::{
-        inner::{AgentMessage, DeveloperMessage, Rebase, SignaturePart},
+        inner::{AgentMessage, DeveloperMessage, Rebase, SignRequest, SignWhat, SignaturePart},
         push::{
-            AppOptions, Base, ClientId, ConflictWith, Failure, FailureCode, Push, PushId,
+            AppOptions, Base, ClientId, ConflictWith, Failure, FailureCode, OfferId, Push, PushId,
             PushStatus,
         },
         value::Text,
     },
-    operation::{Operation, Source},
+    operation::Operation,
 };
 
 fn old() -> Tree {
@@ -49,6 +49,7 @@ fn a_remembered_base_costs_one_round_trip() {
     assert_eq!(pair.agent.tree, new());
     assert_eq!(pair.agent.recorded, 1);
     assert_eq!(pair.heard_before_all_was_sent, 0);
+    assert_eq!(pair.round_trips(), 1);
 }
 
 #[test]
@@ -57,7 +58,12 @@ fn another_base_is_offered_and_planned_against() {
         let mut pair = Pair::new(&remembered, &old(), &new(), 1000, usize::MAX);
         assert_eq!(status(pair.run()), PushStatus::Done);
         assert_eq!(pair.agent.tree, new());
+        // Asked or refused, signed, answered.
+        assert_eq!(pair.round_trips(), 3);
     }
+    let mut pair = Pair::new(&tree(&[]), &tree(&[]), &new(), 1000, usize::MAX);
+    assert_eq!(status(pair.run()), PushStatus::Done);
+    assert_eq!(pair.round_trips(), 2);
 }
 
 #[test]
@@ -68,11 +74,7 @@ fn a_base_that_moves_while_the_content_is_sent_interrupts_it() {
     assert_eq!(pair.agent.tree, new());
 
     let mut pair = Pair::new(&old(), &old(), &new(), 1000, usize::MAX);
-    pair.agent.verdict = Some(Verdict::Rebase(Offer {
-        epoch: 7,
-        managed: true,
-        entries: manifest(&old()).entries().to_vec(),
-    }));
+    pair.agent.verdict = Some(Verdict::Rebase(pair.agent.offer()));
     assert_eq!(status(pair.run()), PushStatus::Done);
     assert_eq!(pair.agent.tree, new());
 }
@@ -125,14 +127,15 @@ fn an_agent_that_never_settles_is_left() {
     let rebase = Rebase {
         epoch: 7,
         managed: true,
-        entries: 0,
+        offer: OfferId(1),
+        listing: 0,
     };
     for round in 0..=limits::REBASES {
         while let Some(output) = pair.sender.poll_output() {
             let ended = matches!(output, sender::Output::Finished(_));
             assert!(!ended, "{output:?} in round {round}");
             if matches!(output, sender::Output::Plan(_)) {
-                let planned = sender::Input::Planned(Planned::Operations(Vec::new()));
+                let planned = sender::Input::Planned(Planned::Operations(0));
                 pair.sender.handle_input(planned, pair.now);
             }
         }
@@ -151,11 +154,12 @@ fn what_brings_a_push_no_further_ends_it() {
     let rebase = Rebase {
         epoch: 7,
         managed: true,
-        entries: 1,
+        offer: OfferId(1),
+        listing: 1,
     };
     for message in [
         AgentMessage::Rebase(rebase),
-        AgentMessage::Entries(Vec::new()),
+        AgentMessage::Listing(Vec::new()),
     ] {
         let message = sender::Input::Message(message);
         pair.sender.handle_input(message, pair.now);
@@ -163,7 +167,7 @@ fn what_brings_a_push_no_further_ends_it() {
     let is_end = |output: &sender::Output| {
         matches!(
             output,
-            sender::Output::Finished(Outcome::Misbehaved(what)) if what.contains("entries")
+            sender::Output::Finished(Outcome::Misbehaved(what)) if what.contains("listing")
         )
     };
     assert!(std::iter::from_fn(|| pair.sender.poll_output()).any(|output| is_end(&output)));
@@ -177,7 +181,7 @@ fn what_brings_a_push_no_further_ends_it() {
     for input in [
         receiver::Input::Message(DeveloperMessage::Push(Box::new(header))),
         receiver::Input::Judged(Verdict::Accept),
-        receiver::Input::Message(DeveloperMessage::Operations(Vec::new())),
+        receiver::Input::Message(DeveloperMessage::Content(Vec::new())),
     ] {
         receiver.handle_input(input, pair.now);
     }
@@ -190,67 +194,111 @@ fn what_brings_a_push_no_further_ends_it() {
     assert!(std::iter::from_fn(|| receiver.poll_output()).any(|output| is_end(&output)));
 }
 
-/// 300 files whose paths have more bytes than fit into a frame.
-fn files_with_long_paths() -> Vec<ManifestEntry> {
-    let directory = vec!["d".repeat(limits::COMPONENT); 15].join("/");
-    let entry = manifest(&old()).get(&path("a")).unwrap().clone();
-    let file = |index| ManifestEntry {
-        path: path(&format!("{directory}/{index}")),
-        entry: entry.clone(),
+#[test]
+fn no_more_is_on_its_way_than_may_be_lost() {
+    let mut pair = Pair::new(&old(), &old(), &new(), 1000, usize::MAX);
+    let planned = sender::Input::Planned(Planned::Operations(1));
+    pair.sender.handle_input(planned, pair.now);
+    let mut send_all = |received: u64| {
+        if received > 0 {
+            let received = sender::Input::Message(AgentMessage::Received(received));
+            pair.sender.handle_input(received, pair.now);
+        }
+        let mut sent = 0;
+        while let Some(output) = pair.sender.poll_output() {
+            match output {
+                sender::Output::Send(DeveloperMessage::Content(bytes)) => sent += bytes.len(),
+                sender::Output::Read => {
+                    let piece = sender::Content::Piece(vec![7; limits::CONTENT_PART]);
+                    let piece = sender::Input::Content(piece);
+                    pair.sender.handle_input(piece, pair.now);
+                }
+                _ => {}
+            }
+        }
+        sent as u64
     };
-    (0..300).map(file).collect()
+    assert_eq!(send_all(0), limits::UNACKNOWLEDGED);
+    assert_eq!(send_all(limits::ACKNOWLEDGE), limits::ACKNOWLEDGE);
+    assert_eq!(send_all(3 * limits::ACKNOWLEDGE), 2 * limits::ACKNOWLEDGE);
+
+    // Receipts of what was never sent, and none of what was.
+    let bogus = sender::Input::Message(AgentMessage::Received(limits::ENTRIES << 20));
+    pair.sender.handle_input(bogus, pair.now);
+    assert!(matches!(
+        pair.sender.poll_output(),
+        Some(sender::Output::Finished(Outcome::Misbehaved(_)))
+    ));
 }
 
 #[test]
-fn operations_fit_into_frames_however_long_their_paths_are() {
+fn what_has_come_is_said_once_it_was_taken() {
     let mut pair = Pair::new(&old(), &old(), &new(), 1000, usize::MAX);
-    let copy = |ManifestEntry { path, entry }| Operation::Put {
-        path: path.clone(),
-        entry,
-        source: Source::Copy { from: path },
+    let header = Push {
+        operations: 1,
+        base: Base::Committed(root(&old())),
+        ..header()
     };
-    let planned = files_with_long_paths().into_iter().map(copy).collect();
-    let input = sender::Input::Planned(Planned::Operations(planned));
-    pair.sender.handle_input(input, pair.now);
-    let mut operations = 0;
-    while let Some(output) = pair.sender.poll_output() {
-        if let sender::Output::Send(message) = output {
-            assert!(codec::encode(&message).len() <= limits::FRAME);
-            if let DeveloperMessage::Operations(batch) = message {
-                operations += batch.len();
+    let mut said = Vec::new();
+    let content = DeveloperMessage::Content(vec![7; limits::CONTENT_PART]);
+    let contents = std::iter::repeat_n(content, 17).map(receiver::Input::Message);
+    let begin = [
+        receiver::Input::Message(DeveloperMessage::Push(Box::new(header))),
+        receiver::Input::Judged(Verdict::Accept),
+    ];
+    let mut taken = 0;
+    for input in begin.into_iter().chain(contents) {
+        pair.receiver.handle_input(input, pair.now);
+        while let Some(output) = pair.receiver.poll_output() {
+            match output {
+                receiver::Output::Content(bytes) => taken += bytes.len() as u64,
+                receiver::Output::Send(AgentMessage::Received(received)) => {
+                    assert_eq!(received, taken);
+                    said.push(received);
+                }
+                _ => {}
             }
         }
     }
-    assert_eq!(operations, 300);
+    assert_eq!(said, [limits::ACKNOWLEDGE, 2 * limits::ACKNOWLEDGE]);
 }
 
 #[test]
-fn entries_fit_into_frames_however_long_their_paths_are() {
+fn signatures_are_asked_for_twice_and_no_more() {
     let mut pair = Pair::new(&tree(&[]), &old(), &new(), 1000, usize::MAX);
-    let Some(sender::Output::Send(push)) = pair.sender.poll_output() else {
-        panic!("nothing is asked");
+    let request = || {
+        DeveloperMessage::Sign(vec![SignRequest {
+            path: path("a"),
+            what: SignWhat::Regions(vec![1]),
+        }])
     };
-    let offer = Offer {
-        epoch: 7,
-        managed: true,
-        entries: files_with_long_paths(),
+    let part = |last| SignaturePart {
+        index: 0,
+        bytes: vec![1],
+        last,
     };
+    let offer = pair.agent.offer();
     for input in [
-        receiver::Input::Message(push),
+        receiver::Input::Message(DeveloperMessage::Push(Box::new(header()))),
         receiver::Input::Judged(Verdict::Rebase(offer)),
+        receiver::Input::Message(request()),
+        receiver::Input::Signed(part(true)),
+        receiver::Input::Message(request()),
+        receiver::Input::Signed(part(false)),
+        receiver::Input::Signed(part(true)),
     ] {
         pair.receiver.handle_input(input, pair.now);
     }
-    let mut entries = 0;
-    while let Some(output) = pair.receiver.poll_output() {
-        if let receiver::Output::Send(message) = output {
-            assert!(codec::encode(&message).len() <= limits::FRAME);
-            if let AgentMessage::Entries(batch) = message {
-                entries += batch.len();
-            }
-        }
-    }
-    assert_eq!(entries, 300);
+    let outputs = std::iter::from_fn(|| pair.receiver.poll_output());
+    let signed = outputs.filter(|output| matches!(output, receiver::Output::Sign(_)));
+    assert_eq!(signed.count(), 2);
+    let third = receiver::Input::Message(request());
+    pair.receiver.handle_input(third, pair.now);
+    let mut outputs = std::iter::from_fn(|| pair.receiver.poll_output());
+    assert!(outputs.any(|output| matches!(
+        output,
+        receiver::Output::Send(AgentMessage::Misunderstood(_))
+    )));
 }
 
 #[test]
@@ -317,6 +365,7 @@ fn header() -> Push {
         expires_ms: 0,
         force: false,
         links_may_leave: false,
+        mirror: None,
         app: AppOptions::default(),
     }
 }
@@ -334,36 +383,6 @@ fn a_conflict_is_answered_before_anything_is_staged() {
     pair.agent.verdict = Some(Verdict::Answer(Box::new(conflict)));
     assert_eq!(status(pair.run()), PushStatus::Conflict);
     assert_eq!(pair.agent.tree, old());
-}
-
-#[test]
-fn a_link_that_leaves_the_root_is_refused_by_the_agent_too() {
-    let mut pair = Pair::new(&old(), &old(), &new(), 1000, usize::MAX);
-    let operation = Operation::Put {
-        path: path("evil"),
-        entry: Entry::Symlink {
-            target: LinkTarget::new(*b"../../etc").unwrap(),
-        },
-        source: Source::None,
-    };
-    assert!(matches!(
-        pair.sender.poll_output(),
-        Some(sender::Output::Plan(_))
-    ));
-    pair.sender.handle_input(
-        sender::Input::Planned(Planned::Operations(vec![operation])),
-        pair.now,
-    );
-    match pair.run() {
-        Some(Outcome::Answered(answer)) => {
-            assert_eq!(
-                answer.failure.as_ref().unwrap().code,
-                FailureCode::LinkLeavesRoot
-            );
-        }
-        other => panic!("{other:?}"),
-    }
-    assert_eq!(pair.agent.commits, 0);
 }
 
 #[test]
@@ -408,21 +427,20 @@ fn any_message() -> impl Strategy<Value = DeveloperMessage> {
             expires_ms: 0,
             force: false,
             links_may_leave: false,
+            mirror: None,
             app: AppOptions::default(),
         }))
     });
-    let operation = Operation::Put {
-        path: path("d"),
-        entry: manifest(&new()).get(&path("d")).unwrap().clone(),
-        source: Source::Whole { kept: 0 },
+    let request = SignRequest {
+        path: path("a"),
+        what: SignWhat::Whole,
     };
     prop_oneof![
         push,
-        (0..3usize).prop_map(move |n| DeveloperMessage::Operations(vec![operation.clone(); n])),
         Just(DeveloperMessage::Content(b"four".to_vec())),
         Just(DeveloperMessage::Content(vec![0; limits::CONTENT_PART + 1])),
         Just(DeveloperMessage::ContentEnd),
-        Just(DeveloperMessage::Sign(vec![path("a")])),
+        Just(DeveloperMessage::Sign(vec![request])),
         Just(DeveloperMessage::Sign(Vec::new())),
         Just(DeveloperMessage::Abort),
         Just(DeveloperMessage::Status),
@@ -452,7 +470,8 @@ proptest! {
                         Base::Unknown => Verdict::Rebase(Offer {
                             epoch: 7,
                             managed: true,
-                            entries: manifest(&old()).entries().to_vec(),
+                            id: OfferId(1),
+                            listing: Vec::new(),
                         }),
                         Base::Committed(_) | Base::Offered(_) => Verdict::Accept,
                     }),

@@ -12,19 +12,26 @@ use std::{
 
 use patchwire_delta::{Signature, SignatureOptions};
 use patchwire_protocol::{
-    limits,
+    codec, limits,
+    listing::{Digests, Listing},
+    manifest::{Manifest, ManifestEntry},
     message::{
         inner::{AgentMessage, DeveloperMessage, Greeting, Rebase, SignaturePart},
-        push::{Answer, ConflictWith, Failure, FailureCode, Phase, Push, PushId, PushStatus},
+        push::{
+            Answer, ConflictWith, Failure, FailureCode, OfferId, Phase, Push, PushId, PushStatus,
+        },
         value::{Text, WireDigest},
     },
-    operation::{Operation, Source},
+    operation::{Operation, Source, stream},
     session::answer::refusal,
 };
 use patchwire_transport::{FrameReader, InnerStream, RelayConnection, Role};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::{frame, words::file};
+use super::{
+    frame,
+    words::{file, zeros},
+};
 use crate::world::{Link, PATIENCE, Pushed, Relay, World, at, noise};
 
 /// A relay, a developer's tree, and an agent that the test plays.
@@ -122,6 +129,22 @@ impl Stage {
     }
 }
 
+const OFFER: OfferId = OfferId(7);
+
+/// A listing of empty files, whatever their paths.
+fn raw_listing(paths: &[&[u8]]) -> Vec<u8> {
+    let mut listing = codec::encode(&(0_u8, paths.len() as u64, 0_u64));
+    for path in paths {
+        listing.extend(codec::encode(&(
+            0_u16,
+            path.to_vec(),
+            (0_u32, 0o644_u16, 0_u64),
+        )));
+    }
+    listing.extend(vec![0; 8 * paths.len()]);
+    listing
+}
+
 struct Conversation {
     reader: FrameReader<ReadHalf<InnerStream>>,
     writer: WriteHalf<InnerStream>,
@@ -171,14 +194,28 @@ impl Conversation {
         }
     }
 
-    /// Says that this many entries stand here.
-    async fn offer(&mut self, entries: u64) -> bool {
+    /// Says that so many bytes will say what stands here.
+    async fn announce(&mut self, listing: u64) -> bool {
         let rebase = Rebase {
             epoch: 1,
             managed: true,
-            entries,
+            offer: OFFER,
+            listing,
         };
         self.say(&AgentMessage::Rebase(rebase)).await
+    }
+
+    /// Says what stands here, in these bytes.
+    async fn list(&mut self, listing: &[u8]) -> bool {
+        let listing = zstd::encode_all(listing, 1).unwrap();
+        self.announce(listing.len() as u64).await && self.say(&AgentMessage::Listing(listing)).await
+    }
+
+    /// Says that these entries stand here.
+    async fn offer(&mut self, entries: &[ManifestEntry]) -> bool {
+        let manifest = Manifest::from_sorted(entries.to_vec()).unwrap();
+        self.list(&Listing::encode(&manifest, &[], OFFER, Digests::Short))
+            .await
     }
 
     /// Until the developer breaks off.
@@ -190,23 +227,16 @@ impl Conversation {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_offers_what_is_no_tree_is_said_to_misbehave() {
     let mut stage = Stage::new();
-    for (case, entries) in [
-        ("not sorted", [file("b", b""), file("a", b"")]),
-        ("twice", [file("a", b"1"), file("a", b"2")]),
-        (
-            "without its directory",
-            [file("a", b""), file("no/directory", b"")],
-        ),
-        ("inside a file", [file("a", b""), file("a/b", b"")]),
+    for (case, paths) in [
+        ("not sorted", [&b"b"[..], b"a"]),
+        ("twice", [b"a", b"a"]),
+        ("without its directory", [b"a", b"no/directory"]),
+        ("inside a file", [b"a", b"a/b"]),
     ] {
-        let part = move |mut with: Conversation| {
-            let entries = entries.to_vec();
-            async move {
-                with.begin().await;
-                with.offer(2).await;
-                with.say(&AgentMessage::Entries(entries)).await;
-                with.listen().await;
-            }
+        let part = move |mut with: Conversation| async move {
+            with.begin().await;
+            with.list(&raw_listing(&paths)).await;
+            with.listen().await;
         };
         stage.expect_misbehaved(case, "in a manifest", part).await;
     }
@@ -219,17 +249,45 @@ async fn an_agent_that_offers_what_is_no_tree_is_said_to_misbehave() {
     ] {
         let part = move |mut with: Conversation| async move {
             with.begin().await;
-            with.offer(1).await;
-            let entry = (0_u8, 0o644_u16, 0_u64, [0_u8; 32]);
-            with.write(&frame(&(2_u32, vec![(path.to_vec(), entry)])))
-                .await;
+            with.list(&raw_listing(&[path])).await;
             with.listen().await;
         };
         let case = path.escape_ascii().to_string();
         stage
-            .expect_misbehaved(&case, "no valid message", part)
+            .expect_misbehaved(&case, "a malformed listing", part)
             .await;
     }
+    for (case, listing) in [
+        ("nothing", Vec::new()),
+        ("no listing", vec![9; 40]),
+        ("cut", raw_listing(&[b"a"])[..9].to_vec()),
+        ("too long", [raw_listing(&[b"a"]), vec![0]].concat()),
+        (
+            "more entries than there may be",
+            vec![0, 253, 0, 0, 0, 0, 0, 0, 0, 1, 0],
+        ),
+    ] {
+        let part = move |mut with: Conversation| {
+            let listing = listing.clone();
+            async move {
+                with.begin().await;
+                with.list(&listing).await;
+                with.listen().await;
+            }
+        };
+        stage.expect_misbehaved(case, "listing", part).await;
+    }
+    let bomb = zeros(1 << 30);
+    let part = move |mut with: Conversation| {
+        let bomb = bomb.clone();
+        async move {
+            with.begin().await;
+            with.announce(bomb.len() as u64).await;
+            with.say(&AgentMessage::Listing(bomb)).await;
+            with.listen().await;
+        }
+    };
+    stage.expect_misbehaved("a bomb", "listing", part).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -237,18 +295,15 @@ async fn an_agent_that_never_comes_to_an_end_is_said_to_misbehave() {
     let mut stage = Stage::new();
     let part = |mut with: Conversation| async move {
         with.begin().await;
-        with.offer(1000).await;
-        let entries = (100..400)
-            .map(|index| file(&format!("file-{index}"), b""))
-            .collect();
-        with.go_on(&AgentMessage::Entries(entries)).await;
+        with.announce(1000).await;
+        with.go_on(&AgentMessage::Listing(vec![0; 300])).await;
     };
     stage
-        .expect_misbehaved("too many entries", "1200 entries", part)
+        .expect_misbehaved("too long a listing", "1200 bytes", part)
         .await;
     let part = |mut with: Conversation| async move {
         with.begin().await;
-        with.offer(u64::MAX).await;
+        with.announce(u64::MAX).await;
         with.listen().await;
     };
     stage
@@ -256,15 +311,15 @@ async fn an_agent_that_never_comes_to_an_end_is_said_to_misbehave() {
         .await;
     let part = |mut with: Conversation| async move {
         with.begin().await;
-        with.offer(1000).await;
-        with.go_on(&AgentMessage::Entries(Vec::new())).await;
+        with.announce(1000).await;
+        with.go_on(&AgentMessage::Listing(Vec::new())).await;
     };
     stage
-        .expect_misbehaved("entries of nothing", "entries", part)
+        .expect_misbehaved("a listing of nothing", "listing", part)
         .await;
     let part = |mut with: Conversation| async move {
         with.begin().await;
-        while with.offer(0).await {}
+        while with.offer(&[]).await {}
     };
     stage
         .expect_misbehaved("another base again and again", "base", part)
@@ -291,9 +346,7 @@ async fn an_agent_that_never_comes_to_an_end_is_said_to_misbehave() {
             let part = part.clone();
             async move {
                 with.begin().await;
-                with.offer(1).await;
-                with.say(&AgentMessage::Entries(vec![file("large", &noise(49_000))]))
-                    .await;
+                with.offer(&[file("large", &noise(49_000))]).await;
                 let asked = with.hear().await;
                 assert!(
                     matches!(asked, Some(DeveloperMessage::Sign(_))),
@@ -333,10 +386,8 @@ async fn an_agent_that_says_what_was_not_asked_for_is_said_to_misbehave() {
             "a signature was not expected",
             AgentMessage::Signature(part),
         ),
-        (
-            "entries was not expected",
-            AgentMessage::Entries(vec![file("a", b"")]),
-        ),
+        ("a listing was not expected", AgentMessage::Listing(vec![1])),
+        ("a receipt was not expected", AgentMessage::Received(1)),
         ("lines was not expected", AgentMessage::LogLines(Vec::new())),
     ] {
         let part = move |mut with: Conversation| {
@@ -354,7 +405,7 @@ async fn an_agent_that_says_what_was_not_asked_for_is_said_to_misbehave() {
         ("framing", vec![0, 0x10, 0, 1]),
         ("no valid message", vec![0; 4]),
         ("no valid message", frame(&250_u8)),
-        // As many entries as 64 bits hold.
+        // As many bytes as 64 bits hold.
         ("no valid message", frame(&(2_u32, u64::MAX))),
     ];
     for (words, bytes) in raw {
@@ -403,7 +454,7 @@ async fn an_agent_that_does_not_understand_or_goes_away_is_told_from_one_that_mi
     // Gone after: that it was applied can't be ruled out.
     let part = |mut with: Conversation| async move {
         with.begin().await;
-        with.offer(0).await;
+        with.offer(&[]).await;
         while let Some(message) = with.hear().await {
             if message == DeveloperMessage::ContentEnd {
                 return;
@@ -450,9 +501,8 @@ async fn signatures_that_are_none_cost_bytes_and_nothing_else() {
                 let Some(push) = with.begin().await else {
                     return;
                 };
-                with.offer(1).await;
-                with.say(&AgentMessage::Entries(vec![file("large", &basis)]))
-                    .await;
+                let offered = [file("large", &basis)];
+                with.offer(&offered).await;
                 let asked = with.hear().await;
                 assert!(
                     matches!(asked, Some(DeveloperMessage::Sign(_))),
@@ -464,25 +514,29 @@ async fn signatures_that_are_none_cost_bytes_and_nothing_else() {
                     last: true,
                 };
                 with.say(&AgentMessage::Signature(part)).await;
+                let (mut count, mut content) = (0, Vec::new());
                 while let Some(message) = with.hear().await {
                     match message {
-                        DeveloperMessage::Operations(operations) => {
-                            let is_delta = |operation: &&Operation| {
-                                matches!(
-                                    operation,
-                                    Operation::Put {
-                                        source: Source::Delta { .. },
-                                        ..
-                                    }
-                                )
-                            };
-                            let deltas = operations.iter().filter(is_delta).count();
-                            seen.store(u32::try_from(deltas).unwrap(), Ordering::Relaxed);
-                        }
+                        DeveloperMessage::Push(push) => count = push.operations,
+                        DeveloperMessage::Content(bytes) => content.extend(bytes),
                         DeveloperMessage::ContentEnd => break,
                         _ => {}
                     }
                 }
+                let content = zstd::decode_all(&content[..]).unwrap();
+                let offered = Manifest::from_sorted(offered.to_vec()).unwrap();
+                let operations = stream::read(&mut &content[..], count, &offered, false).unwrap();
+                let is_delta = |operation: &&Operation| {
+                    matches!(
+                        operation,
+                        Operation::Put {
+                            source: Source::Delta { .. },
+                            ..
+                        }
+                    )
+                };
+                let deltas = operations.iter().filter(is_delta).count();
+                seen.store(u32::try_from(deltas).unwrap(), Ordering::Relaxed);
                 with.say(&AgentMessage::Answer(Box::new(done(&push)))).await;
                 with.listen().await;
             }
@@ -511,7 +565,7 @@ async fn an_agent_that_takes_nothing_more_is_not_waited_for_without_end() {
                 return;
             };
             if is_first {
-                with.offer(0).await;
+                with.offer(&[]).await;
                 return std::future::pending().await;
             }
             with.say(&AgentMessage::Answer(Box::new(done(&push)))).await;

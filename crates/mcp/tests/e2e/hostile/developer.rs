@@ -6,23 +6,21 @@ use std::{fs, io::Write, os::unix::fs::symlink};
 
 use patchwire_delta::Digest;
 use patchwire_protocol::{
-    limits,
+    codec, limits,
     manifest::Manifest,
     message::{
         inner::DeveloperMessage,
-        push::{Base, FailureCode, Push, PushStatus},
+        push::{Base, FailureCode, OfferId, Push, PushStatus},
         value::{Text, WireDigest},
     },
-    operation::{Operation, Source},
+    operation::{self, Operation, Source},
 };
 use tokio::io::AsyncWriteExt;
 
 use self::deployed::{Deployed, Ended, INVALID, Refused};
 use super::{
     frame,
-    words::{
-        compress, content, directory, file, link, operations, push_frame, put, raw_put, zeros,
-    },
+    words::{compress, content, directory, file, link, push_frame, put, raw_put, stream, zeros},
 };
 use crate::world::tree;
 
@@ -31,8 +29,9 @@ async fn paths_that_lead_elsewhere_are_refused() {
     let mut deployed = Deployed::new().await;
     let (new, text) = (file("new", b"new\n"), b"new\n");
     // That the raw form below is what a real push sends, but for the path.
-    let typed = operations(&[put(new.clone(), Source::Whole { kept: 0 })]);
+    let typed = operation::stream::write(&[put(new.clone(), Source::Whole { kept: 0 })]);
     assert_eq!(raw_put(b"new", 0o644, text), typed);
+    let raw = |operation: Vec<u8>| content(&compress(&operation));
 
     let escaped = deployed.world.path("escaped");
     let absolute = escaped.as_os_str().as_encoded_bytes();
@@ -55,28 +54,26 @@ async fn paths_that_lead_elsewhere_are_refused() {
     let header = push_frame(&deployed.header(&deployed.with(&[new]), &operations).await);
     for path in paths {
         let case = path.escape_ascii().to_string();
-        let frames = [header.clone(), raw_put(path, 0o644, text)];
-        let ended = deployed.say(&frames).await;
-        ended.expect(&case, &Refused::Misunderstood(""));
-        deployed.settled().await;
-        deployed.assert_untouched(&case);
-
-        // As what is to be deleted, as a basis, and as what is to be signed.
-        let delete = frame(&(1_u32, vec![(0_u32, path.to_vec())]));
-        let entry = (0_u8, 0o644_u16, 4_u64, *Digest::of(text).as_bytes());
-        let copy = frame(&(
-            1_u32,
-            vec![(1_u32, b"new".to_vec(), entry, (3_u32, path.to_vec()))],
-        ));
-        let sign = frame(&(4_u32, vec![path.to_vec()]));
-        for raw in [delete, copy, sign] {
-            let ended = deployed.say(&[header.clone(), raw]).await;
-            ended.expect(&case, &Refused::Misunderstood(""));
+        // As what is to be made or to be deleted, and as what another is to be made from.
+        let make = raw_put(path, 0o644, text);
+        let delete = codec::encode(&(0_u16, path.to_vec(), 0_u32));
+        let from = (0_u16, path.to_vec());
+        let copy = codec::encode(&(0_u16, b"new".to_vec(), 7_u32, 0o644_u16, from));
+        for operation in [make, delete, copy] {
+            let frames = [vec![header.clone()], raw(operation)].concat();
+            let ended = deployed.say(&frames).await;
+            ended.expect(&case, &INVALID);
+            deployed.settled().await;
+            deployed.assert_untouched(&case);
         }
+        // As what is to be signed.
+        let sign = frame(&(3_u32, vec![(path.to_vec(), 0_u32)]));
+        let ended = deployed.say(&[header.clone(), sign]).await;
+        ended.expect(&case, &Refused::Misunderstood(""));
     }
     // A mode that would make a program run as its owner.
-    let ended = deployed.say(&[header, raw_put(b"new", 0o4755, text)]).await;
-    ended.expect("setuid", &Refused::Misunderstood("mode"));
+    let frames = [vec![header], raw(raw_put(b"new", 0o4755, text))].concat();
+    deployed.say(&frames).await.expect("setuid", &INVALID);
     deployed.settled().await;
     deployed.assert_untouched("a mode");
     deployed.assert_pushes_work();
@@ -90,8 +87,8 @@ async fn links_lead_nobody_out_of_the_root() {
         let entry = link("link", target.as_bytes());
         let puts = [put(entry.clone(), Source::None)];
         let push = deployed.header(&deployed.with(&[entry]), &puts).await;
-        let ended = deployed.say(&[push_frame(&push), operations(&puts)]).await;
-        ended.expect(target, &leaves);
+        let frames = [vec![push_frame(&push)], stream(&puts, b"")].concat();
+        deployed.say(&frames).await.expect(target, &leaves);
         deployed.assert_untouched(target);
     }
     // A file inside of what is a link in the same push.
@@ -101,8 +98,7 @@ async fn links_lead_nobody_out_of_the_root() {
     ];
     let target = deployed.with(&[link("link", b"d")]);
     let push = deployed.header(&target, &puts).await;
-    let mut frames = vec![push_frame(&push), operations(&puts)];
-    frames.extend(content(&compress(b"new\n")));
+    let frames = [vec![push_frame(&push)], stream(&puts, &compress(b"new\n"))].concat();
     deployed
         .say(&frames)
         .await
@@ -243,14 +239,10 @@ async fn pushes_that_contradict_themselves_are_refused() {
         ("content too long", vec![whole.clone()], &long),
         ("other content", vec![whole.clone()], &other),
     ]);
-    for (case, sent, stream) in cases {
+    for (case, sent, content) in cases {
         let mut push = deployed.header(&target, &sent).await;
         push.force = true;
-        let mut frames = vec![push_frame(&push), operations(&sent)];
-        let is_sent = |operation: &Operation| matches!(operation, Operation::Put { source, .. } if source.is_sent());
-        if sent.iter().any(is_sent) {
-            frames.extend(content(stream));
-        }
+        let frames = [vec![push_frame(&push)], stream(&sent, content)].concat();
         deployed.say(&frames).await.expect(case, &INVALID);
         deployed.settled().await;
         deployed.assert_untouched(case);
@@ -305,7 +297,7 @@ async fn headers_that_may_not_be_are_refused() {
         ("another epoch", with(&|push| push.epoch ^= 1), conflict()),
         (
             "nothing was offered",
-            with(&|push| push.base = Base::Offered(other)),
+            with(&|push| push.base = Base::Offered(OfferId(9))),
             conflict(),
         ),
         (
@@ -321,15 +313,14 @@ async fn headers_that_may_not_be_are_refused() {
         (
             "fewer operations than come",
             with(&|push| push.operations = 0),
-            Refused::Misunderstood("operations"),
+            Refused::Misunderstood("content"),
         ),
     ];
     for (case, push, expected) in cases {
-        let mut frames = vec![push_frame(&push), operations(&sent)];
-        frames.extend(content(&compress(text)));
+        let frames = [vec![push_frame(&push)], stream(&sent, &compress(text))].concat();
         let ended = deployed.say(&frames).await;
         match (case, &ended) {
-            // Refused as soon as its header is read, or once its operations come.
+            // Refused as soon as its header is read, or once its content comes.
             ("fewer operations than come", Ended::Answered(answer)) => {
                 assert_eq!(answer.status, PushStatus::Failed);
             }
@@ -347,9 +338,7 @@ async fn what_is_no_message_is_answered_and_ends_the_stream() {
     let new = file("new", b"new\n");
     let sent = [put(new.clone(), Source::Whole { kept: 0 })];
     let push = push_frame(&deployed.header(&deployed.with(&[new]), &sent).await);
-    let list = operations(&sent);
-    let endless = frame(&DeveloperMessage::Operations(Vec::new()));
-    let many = operations(&vec![sent[0].clone(); limits::BATCH + 1]);
+    let list = stream(&sent, b"").swap_remove(0);
     let noise = crate::world::noise(limits::CONTENT_PART + 1);
     let large = frame(&DeveloperMessage::Content(noise));
     let trailing = frame(&(DeveloperMessage::Status, 0_u8));
@@ -369,12 +358,9 @@ async fn what_is_no_message_is_answered_and_ends_the_stream() {
             vec![&push, &announced],
         ),
         ("two pushes in one", vec![&push, &push]),
-        ("operations without end", vec![&push, &endless]),
-        ("content where operations should be", vec![&push, &end]),
+        ("operations of nothing", vec![&push, &empty]),
         ("more than fits", vec![&push, &list, &large]),
         ("content of nothing", vec![&push, &list, &empty]),
-        ("operations after the operations", vec![&push, &list, &list]),
-        ("too many at once", vec![&push, &many]),
     ];
     for (case, frames) in cases {
         let frames: Vec<_> = frames.into_iter().cloned().collect();
@@ -417,11 +403,7 @@ async fn recorded(deployed: &Deployed) -> (Manifest, Vec<u8>) {
     let sent = [put(sub, Source::None), put(new, Source::Whole { kept: 0 })];
     let mut push = deployed.header(&target, &sent).await;
     push.author = Text::cut("eve");
-    let frames = [
-        vec![push_frame(&push), operations(&sent)],
-        content(&compress(text)),
-    ]
-    .concat();
+    let frames = [vec![push_frame(&push)], stream(&sent, &compress(text))].concat();
     (target, frames.concat())
 }
 

@@ -4,10 +4,10 @@ use std::io::Write;
 
 use patchwire_delta::Digest;
 use patchwire_protocol::{
-    limits,
+    codec, limits,
     manifest::{Entry, LinkTarget, ManifestEntry, Mode},
     message::{inner::DeveloperMessage, push::Push},
-    operation::{Operation, Source},
+    operation::{Operation, Source, stream},
 };
 
 use super::frame;
@@ -50,16 +50,17 @@ pub(super) fn put(entry: ManifestEntry, source: Source) -> Operation {
     }
 }
 
-/// `DeveloperMessage::Operations` of one `Put` of a whole file, whatever its path and mode.
+/// One `Put` of a whole file as it stands in the content stream, whatever its path and mode.
 pub(super) fn raw_put(path: &[u8], mode: u16, content: &[u8]) -> Vec<u8> {
     let digest = *Digest::of(content).as_bytes();
-    let entry = (0_u8, mode, content.len() as u64, digest);
-    let put = (1_u32, path.to_vec(), entry, 1_u32);
-    frame(&(1_u32, vec![put]))
+    let file = (mode, content.len() as u64, digest);
+    codec::encode(&(0_u16, path.to_vec(), 3_u32, file))
 }
 
-pub(super) fn operations(operations: &[Operation]) -> Vec<u8> {
-    frame(&DeveloperMessage::Operations(operations.to_vec()))
+/// The content stream of these operations: they, then `stream`, compressed by whoever made it.
+pub(super) fn stream(operations: &[Operation], content_stream: &[u8]) -> Vec<Vec<u8>> {
+    let operations = compress(&stream::write(operations));
+    content(&[&operations, content_stream].concat())
 }
 
 pub(super) fn push_frame(push: &Push) -> Vec<u8> {

@@ -17,13 +17,14 @@ use crate::{
     codec,
     frame::{self, FrameDecoder},
     limits,
+    listing::{Digests, Listing},
     manifest::{Entry, Manifest, ManifestEntry, Mode, tests::path},
     message::{
-        inner::{AgentMessage, DeveloperMessage, SignaturePart},
-        push::{AppOptions, Base, ClientId, Failure, FailureCode, Push, PushId},
+        inner::{AgentMessage, DeveloperMessage, SignRequest, SignWhat, SignaturePart},
+        push::{AppOptions, Base, ClientId, Failure, FailureCode, OfferId, Push, PushId},
         value::{Text, WireDigest},
     },
-    operation::{self, Operation, Source},
+    operation::{self, Operation, Source, stream},
     path::RelativePath,
 };
 
@@ -105,6 +106,7 @@ impl Wire {
 }
 
 pub(super) struct Pair {
+    pub(super) began: Instant,
     pub(super) now: Instant,
     pub(super) up: Wire,
     pub(super) down: Wire,
@@ -122,6 +124,8 @@ pub(super) struct Developer {
     pub(super) basis: Option<(Manifest, bool)>,
     pub(super) pieces: VecDeque<Vec<u8>>,
     pub(super) outcome: Option<Outcome>,
+    /// When it came to that.
+    pub(super) ended: Option<Instant>,
     /// A file that turns out to have changed when the content is read.
     pub(super) changed: Option<RelativePath>,
     /// Whether the first piece takes its time.
@@ -134,7 +138,9 @@ pub(super) struct Agent {
     pub(super) managed: bool,
     pub(super) verdict: Option<Verdict>,
     pub(super) drift: Option<(RelativePath, Vec<u8>)>,
-    pub(super) push: Option<(Push, Vec<Operation>)>,
+    pub(super) push: Option<Push>,
+    /// How many offers were made: the number of the last.
+    pub(super) offers: u64,
     pub(super) content: Vec<u8>,
     pub(super) staged: Option<Tree>,
     pub(super) previous: Option<Tree>,
@@ -171,9 +177,11 @@ impl Pair {
             expires_ms: 0,
             force: false,
             links_may_leave: false,
+            mirror: None,
             app: AppOptions::default(),
         };
         Self {
+            began: now,
             now,
             up: Wire::new(piece, delay, cut),
             down: Wire::new(piece, delay, usize::MAX),
@@ -186,6 +194,7 @@ impl Pair {
                 basis: None,
                 pieces: VecDeque::new(),
                 outcome: None,
+                ended: None,
                 changed: None,
                 slow: true,
             },
@@ -196,6 +205,7 @@ impl Pair {
                 verdict: None,
                 drift: None,
                 push: None,
+                offers: 0,
                 content: Vec::new(),
                 staged: None,
                 previous: None,
@@ -206,6 +216,12 @@ impl Pair {
             },
             heard_before_all_was_sent: 0,
         }
+    }
+
+    /// How many times the link's delay both ways the push has taken.
+    pub(super) fn round_trips(&self) -> u128 {
+        let ended = self.developer.ended.expect("it has ended");
+        (ended - self.began).as_millis() / (2 * self.up.delay).as_millis()
     }
 
     /// Runs until nothing moves any more, and gives the developer's outcome.
@@ -260,29 +276,39 @@ impl Developer {
     ) {
         let input = match output {
             sender::Output::Send(message) => return up.write(&message, now),
-            sender::Output::Progress(_) => return,
+            sender::Output::Progress(_) | sender::Output::Received(_) => return,
             sender::Output::Finished(outcome) => {
                 assert_eq!(self.outcome.replace(outcome), None);
+                self.ended = Some(now);
                 return;
             }
             sender::Output::Plan(Basis::Remembered) => {
                 self.basis = Some((manifest(&self.remembered), true));
-                sender::Input::Planned(Planned::Operations(self.plan()))
+                self.plan()
             }
-            sender::Output::Plan(Basis::Offered { manifest, managed }) => {
-                let wants: Vec<_> = manifest.entries().iter().map(|e| e.path.clone()).collect();
-                self.basis = Some((manifest, managed));
-                sender::Input::Planned(match wants.is_empty() {
-                    true => Planned::Operations(self.plan()),
-                    false => Planned::Wants(wants),
-                })
+            sender::Output::Plan(Basis::Offered {
+                id,
+                listing,
+                managed,
+            }) => {
+                let offered = Listing::decode(&listing, id, &manifest(&self.target)).unwrap();
+                let request = |entry: &ManifestEntry| SignRequest {
+                    path: entry.path.clone(),
+                    what: SignWhat::Whole,
+                };
+                let wants: Vec<_> = offered.manifest.entries().iter().map(request).collect();
+                self.basis = Some((offered.manifest, managed));
+                match wants.is_empty() {
+                    true => self.plan(),
+                    false => sender::Input::Planned(Planned::Wants(wants)),
+                }
             }
             sender::Output::Diff(signatures) => {
                 let offered = &self.basis.as_ref().unwrap().0;
                 for (entry, signature) in offered.entries().iter().zip(signatures) {
                     assert_eq!(signature, entry.path.as_bytes().repeat(2));
                 }
-                sender::Input::Planned(Planned::Operations(self.plan()))
+                self.plan()
             }
             sender::Output::Read => sender::Input::Content(match self.changed.take() {
                 Some(path) => Content::Changed(path),
@@ -293,7 +319,7 @@ impl Developer {
         to.handle_input(input, now);
     }
 
-    pub(super) fn plan(&mut self) -> Vec<Operation> {
+    pub(super) fn plan(&mut self) -> sender::Input {
         let (available, managed) = self.basis.clone().unwrap();
         let base = if managed {
             available
@@ -309,7 +335,7 @@ impl Developer {
             .entries()
             .iter()
             .filter(|e| base.get(&e.path) != Some(&e.entry));
-        self.pieces = put.clone().map(|e| self.target[&e.path].clone()).collect();
+        let content = put.clone().map(|e| self.target[&e.path].clone());
         let delete = deleted.map(|e| Operation::Delete {
             path: e.path.clone(),
         });
@@ -320,17 +346,24 @@ impl Developer {
                 source: Source::Whole { kept: 0 },
             }))
             .collect();
-        self.operations.clone()
+        self.operations.sort_by(|a, b| a.path().cmp(b.path()));
+        self.pieces = [stream::write(&self.operations)]
+            .into_iter()
+            .chain(content)
+            .collect();
+        sender::Input::Planned(Planned::Operations(self.operations.len() as u64))
     }
 }
 
 impl Agent {
-    pub(super) fn offer(&self) -> Offer {
-        let entries = manifest(&self.tree).entries().to_vec();
+    pub(super) fn offer(&mut self) -> Offer {
+        self.offers += 1;
+        let id = OfferId(self.offers);
         Offer {
             epoch: self.epoch,
             managed: self.managed,
-            entries,
+            id,
+            listing: Listing::encode(&manifest(&self.tree), &[], id, Digests::Short),
         }
     }
 
@@ -346,17 +379,20 @@ impl Agent {
         let input = match output {
             Output::Send(message) => return down.write(&message, now),
             Output::Judge(push) => {
-                Input::Judged(self.verdict.take().unwrap_or_else(|| match push.base {
-                    Base::Committed(base) | Base::Offered(base)
-                        if base == root(&self.tree) && push.epoch == self.epoch =>
-                    {
-                        Verdict::Accept
-                    }
-                    _ => Verdict::Rebase(self.offer()),
-                }))
+                let fits = push.epoch == self.epoch
+                    && match push.base {
+                        Base::Unknown => false,
+                        Base::Committed(base) => base == root(&self.tree),
+                        Base::Offered(id) => id.0 == self.offers,
+                    };
+                Input::Judged(match self.verdict.take() {
+                    Some(verdict) => verdict,
+                    None if fits => Verdict::Accept,
+                    None => Verdict::Rebase(self.offer()),
+                })
             }
-            Output::Sign(paths) => {
-                for (index, path) in paths.iter().enumerate() {
+            Output::Sign(requests) => {
+                for (index, SignRequest { path, .. }) in requests.iter().enumerate() {
                     for last in [false, true] {
                         let bytes = path.as_bytes().to_vec();
                         let index = index.try_into().unwrap();
@@ -365,8 +401,8 @@ impl Agent {
                 }
                 return;
             }
-            Output::Stage(push, operations) => {
-                self.push = Some((*push, operations));
+            Output::Stage(push) => {
+                self.push = Some(*push);
                 self.content.clear();
                 return;
             }
@@ -430,8 +466,10 @@ impl Agent {
             self.tree.insert(path, content);
             return Err(StageFailure::Basis(self.offer()));
         }
-        let (push, operations) = self.push.as_ref().unwrap();
+        let push = self.push.as_ref().unwrap();
         let available = manifest(&self.tree);
+        let mut content = &self.content[..];
+        let operations = &stream::read(&mut content, push.operations, &available, false).unwrap();
         let base = if self.managed {
             available.clone()
         } else {
@@ -443,7 +481,6 @@ impl Agent {
         } else {
             Tree::new()
         };
-        let mut content = &self.content[..];
         for operation in operations {
             match operation {
                 Operation::Delete { path } => drop(staged.remove(path)),

@@ -106,6 +106,7 @@ impl Deployed {
             expires_ms: 120_000,
             force: false,
             links_may_leave: false,
+            mirror: None,
             app: AppOptions::default(),
         }
     }
@@ -217,7 +218,10 @@ impl Stream {
                 AgentMessage::Misunderstood(what) => {
                     return Ended::Misunderstood(what.as_str().to_owned());
                 }
-                AgentMessage::Progress(_) | AgentMessage::Rebase(_) | AgentMessage::Entries(_) => {}
+                AgentMessage::Progress(_)
+                | AgentMessage::Rebase(_)
+                | AgentMessage::Listing(_)
+                | AgentMessage::Received(_) => {}
                 other => panic!("{other:?}"),
             }
         }
