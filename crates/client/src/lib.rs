@@ -46,7 +46,6 @@ pub use connect::{Client, ConnectOptions, LogStream, StatusStream};
 pub use content::ContentError;
 pub use error::{ClientError, ErrorKind, chain};
 pub use keep::Kept;
-pub use patchwire_tree::{ScanOptions, SymlinkPolicy};
 pub use report::PushReport;
 pub use request::{Progress, PushRequest};
 pub use watch::{PushCause, WatchEvent, WatchOptions};

@@ -28,7 +28,7 @@ fn a_file_that_cant_be_read_stops_the_push_and_is_named() {
     small.push(&[]).expect("done");
     let locked = small.source.join("a file\\");
     fs::write(&locked, "nobody's business\n").unwrap();
-    fs::set_permissions(&locked, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
     let mut push = small.world.patchwire();
     if File::open(&locked).is_ok() {
         // Root may read it: so the push is made without that right.

@@ -19,5 +19,6 @@ mod project;
 mod push;
 mod seconds;
 mod secrecy;
+mod storms;
 mod watch;
 mod world;

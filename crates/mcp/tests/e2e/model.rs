@@ -18,10 +18,10 @@ use std::{
 };
 
 use patchwire_client::{
-    Client, ClientError, ConnectOptions, Progress, PushReport, PushRequest, SymlinkPolicy,
-    report::ReportStatus,
+    Client, ClientError, ConnectOptions, Progress, PushReport, PushRequest, report::ReportStatus,
 };
 use patchwire_protocol::{limits, path::RelativePath};
+use patchwire_tree::SymlinkPolicy;
 use tokio::runtime::{self, Runtime};
 
 use self::{

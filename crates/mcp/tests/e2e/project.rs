@@ -230,7 +230,7 @@ pub(crate) fn edit(file: &Path) {
 }
 
 /// Copies the text files of the library of the Python that is installed, tests and all.
-fn copy_library(world: &World, to: &Path) {
+pub(crate) fn copy_library(world: &World, to: &Path) {
     let mut python = world.command("python3");
     let program = "import sysconfig; print(sysconfig.get_path('stdlib'))";
     let output = python.args(["-c", program]).output().unwrap();
@@ -252,7 +252,7 @@ fn copy_library(world: &World, to: &Path) {
 }
 
 /// Calls `found` with each regular file of a directory, without what was installed later.
-fn each_file(below: &Path, found: &mut dyn FnMut(&Path)) {
+pub(crate) fn each_file(below: &Path, found: &mut dyn FnMut(&Path)) {
     for entry in fs::read_dir(below).unwrap() {
         let entry = entry.unwrap();
         let (path, kind) = (entry.path(), entry.file_type().unwrap());
