@@ -29,6 +29,7 @@ enum Question {
     #[command(hide = true)]
     DeltaWorker,
     /// What does a push of a whole tree take, next to rsync and git status?
+    #[command(after_long_help = tree::HOW_TO_READ)]
     Tree(tree::Args),
     /// A relay of `tree` that goes down after so many bytes
     #[command(hide = true)]

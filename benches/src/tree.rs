@@ -32,6 +32,63 @@ use self::{
 };
 use crate::{child::Interruption, programs::Programs};
 
+/// What the help says behind the options.
+pub(crate) const HOW_TO_READ: &str = "\
+How it is measured: trees are generated, the same in every run, or are a project's releases. Relay, agent \
+(--reload none) and developer are processes on this machine; rsync is `rsync -a --delete` from one process to \
+another through a pipe, as through ssh, with -z where bytes are counted. In each round all have their turn, \
+after one round that doesn't count. Caches are warm, nothing needs root. After each push the target is \
+compared with the source: names, kinds, modes and contents. Where nothing is left to be written is waited for \
+before each run that writes.
+
+How to read the tables:
+
+  wall ms           the time that passed: of a command from its start to its end, of a server from the \
+call to the answer. The median over the rounds, and the outermost
+  cpu ms            the time on a processor: of patchwire developer, relay and agent together, of rsync both \
+ends. What runs on is known to 10 ms for each process
+  sent, received    bytes, from the developer's side: as patchwire's report and as rsync --stats say it
+  peak              the most resident memory of the developer's process; of rsync and git, of the largest
+  times …           the wall time, divided by that of the peer in the same round; the median, and the \
+outermost
+  floor             what must hold of the median; “ok”, or “below” where it doesn't
+
+Rows:
+
+  unchanged    `patchwire push` where nothing has changed. `walk` is readdir and fstatat by one thread
+  edits        `patchwire push` after 20 files of the small tree had a line replaced
+  warm         the tool push_changes of `patchwire mcp`, after one line was replaced in the large tree
+  first-push   `patchwire push` of the small tree to an empty root: encrypted, verified and durable when it \
+ends. Next to rsync as it is, with `sync -f` behind it, and with --fsync
+  traffic      as warm, in the small tree, with 1 and with 20 edited files
+  renames      a file of 500 MB and a directory of 1000 files have other names
+  insert       one byte more at the front of a file of 500 MB; once more with the developer's memory removed
+  lost-base    the agent's state is removed, its root stays; ten lines are new
+  releases     a project's release over the one before, with the developer's memory removed. Downloaded by \
+pip, npm and cargo, and kept beside this program; what can't be had is named and left out
+  cuts         a first push of 1 GiB, while the relay is killed and started again at ten random places. A \
+command that gives up is started again. The relay counts what is sent
+  memory       the most resident memory of `patchwire push` and of the agent: the first push of the large \
+tree, and one edited line with both started anew
+
+JSON: a list of objects, one for each engine of each row (two rows and more have several parts, named \
+ROW-PART); null where there is nothing. Figures are medians, but of peak_rss_bytes the most; floors and notes \
+stand with the first engine, which is patchwire.
+
+  row, what, engine, files, rounds
+  wall_seconds, wall_seconds_range, cpu_seconds, bytes_sent, bytes_received, peak_rss_bytes
+  ratio_rsync, ratio_git, ratio_walk    the wall time divided by the peer's; each with …_range
+  timings_ms    scan, send, commit, reload, ready and total, as patchwire reports them
+  floors        objects with what, measured, at_most, unit (times or bytes) and ok
+  notes         texts
+
+The exit status is 0 whatever the floors say.
+
+Examples:
+  patchwire-benches tree --quick
+  patchwire-benches tree --only warm,unchanged --files 20000 --rounds 9
+  patchwire-benches tree --json > tree.json";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Print JSON instead of tables

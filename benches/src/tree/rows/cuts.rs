@@ -14,8 +14,8 @@ use crate::{
     tree::{
         compare::verify,
         peers::git,
-        report::{Floor, Measured},
         relay::CutRelay,
+        report::{Floor, Measured},
         sample::Sample,
         site::PATIENCE,
     },
@@ -55,7 +55,10 @@ pub(super) fn measure(field: &Field<'_>) -> anyhow::Result<Measured> {
     let mut push = deployment.start_push(&root)?;
     loop {
         field.show(&format!("cuts: {done} of {cuts}"));
-        ensure!(started.elapsed() < PATIENCE, "it never ends, after {done} cuts");
+        ensure!(
+            started.elapsed() < PATIENCE,
+            "it never ends, after {done} cuts"
+        );
         if let Some(ended) = push.wait(&field.site.interruption, Instant::now() + GLANCE)? {
             if ended.status.success() {
                 break;
@@ -104,5 +107,7 @@ pub(super) fn measure(field: &Field<'_>) -> anyhow::Result<Measured> {
 /// How far it is from one cut to the next; there is none behind the last.
 fn distance(places: &[u64], done: usize) -> u64 {
     let before = done.checked_sub(1).map_or(0, |last| places[last]);
-    places.get(done).map_or(u64::MAX, |next| (next - before).max(1))
+    places
+        .get(done)
+        .map_or(u64::MAX, |next| (next - before).max(1))
 }

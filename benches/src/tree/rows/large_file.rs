@@ -23,7 +23,10 @@ const RENAMED: usize = 1000;
 
 pub(super) fn measure_renames(field: &Field<'_>) -> anyhow::Result<Measured> {
     let files = RENAMED.min(field.sizes.files);
-    let (root, deployment) = (field.site.dir.join("renames"), field.site.deploy("renames")?);
+    let (root, deployment) = (
+        field.site.dir.join("renames"),
+        field.site.deploy("renames")?,
+    );
     Forest::plant(&root.join("directory"), files, 4, &field.site.interruption)?;
     write_noise(&root.join("large"), field.sizes.large_file)?;
     git(field.site, &root, &["init", "--quiet"])?;

@@ -46,13 +46,33 @@ enum Kind {
 }
 
 const PAIRS: [Pair; 8] = [
-    Pair::new(Registry::Sdist, "requests", ["2.32.2", "2.32.3"], Kind::Sources),
+    Pair::new(
+        Registry::Sdist,
+        "requests",
+        ["2.32.2", "2.32.3"],
+        Kind::Sources,
+    ),
     Pair::new(Registry::Sdist, "django", ["5.1.1", "5.1.2"], Kind::Sources),
-    Pair::new(Registry::Crates, "tokio", ["1.39.2", "1.39.3"], Kind::Sources),
+    Pair::new(
+        Registry::Crates,
+        "tokio",
+        ["1.39.2", "1.39.3"],
+        Kind::Sources,
+    ),
     Pair::new(Registry::Npm, "eslint", ["9.9.0", "9.9.1"], Kind::Sources),
     Pair::new(Registry::Npm, "vue", ["3.4.30", "3.4.31"], Kind::Generated),
-    Pair::new(Registry::Npm, "typescript", ["5.5.3", "5.5.4"], Kind::Generated),
-    Pair::new(Registry::Wheel, "cryptography", ["43.0.0", "43.0.1"], Kind::Binaries),
+    Pair::new(
+        Registry::Npm,
+        "typescript",
+        ["5.5.3", "5.5.4"],
+        Kind::Generated,
+    ),
+    Pair::new(
+        Registry::Wheel,
+        "cryptography",
+        ["43.0.0", "43.0.1"],
+        Kind::Binaries,
+    ),
     Pair::new(Registry::Wheel, "numpy", ["2.1.1", "2.1.2"], Kind::Binaries),
 ];
 
@@ -91,7 +111,12 @@ pub(super) fn measure(field: &Field<'_>) -> anyhow::Result<Vec<Measured>> {
     Ok(all)
 }
 
-fn measure_pair(field: &Field<'_>, pair: &Pair, old: &Path, new: &Path) -> anyhow::Result<Measured> {
+fn measure_pair(
+    field: &Field<'_>,
+    pair: &Pair,
+    old: &Path,
+    new: &Path,
+) -> anyhow::Result<Measured> {
     let site = field.site;
     field.show(&format!("releases: {}", pair.name));
     let source = site.dir.join("releases");
@@ -129,7 +154,11 @@ fn measure_pair(field: &Field<'_>, pair: &Pair, old: &Path, new: &Path) -> anyho
             pair.name, pair.new, pair.old
         ),
         files,
-        floors: vec![Floor::ratio("bytes both ways, times rsync -z", ratio, at_most)],
+        floors: vec![Floor::ratio(
+            "bytes both ways, times rsync -z",
+            ratio,
+            at_most,
+        )],
         series: vec![ours, theirs],
         notes: Vec::new(),
     })
@@ -155,7 +184,10 @@ impl Pair {
                 let mut unpack = match self.registry {
                     Registry::Wheel => {
                         let mut python = Command::new("python3");
-                        python.args(["-m", "zipfile", "-e"]).arg(&archive).arg(&content);
+                        python
+                            .args(["-m", "zipfile", "-e"])
+                            .arg(&archive)
+                            .arg(&content);
                         python
                     }
                     Registry::Sdist | Registry::Npm | Registry::Crates => {
@@ -187,7 +219,8 @@ impl Pair {
             }
             Registry::Sdist | Registry::Wheel | Registry::Crates => {
                 let mut pip = Command::new("pip");
-                pip.args(["download", "--quiet", "--no-deps", "--dest"]).arg(&archives);
+                pip.args(["download", "--quiet", "--no-deps", "--dest"])
+                    .arg(&archives);
                 if self.registry == Registry::Sdist {
                     pip.arg("--no-binary=:all:");
                 } else {
@@ -214,7 +247,9 @@ impl Pair {
         fs::write(into.join("Cargo.toml"), manifest)?;
         fs::write(into.join("lib.rs"), "")?;
         let mut cargo = Command::new("cargo");
-        cargo.args(["vendor", "--quiet", "vendored"]).current_dir(into);
+        cargo
+            .args(["vendor", "--quiet", "vendored"])
+            .current_dir(into);
         site.run(cargo, &into.join("out"))?;
         let content = into.join("vendored").join(self.name);
         ensure!(content.exists(), "cargo laid down no {}", self.name);
