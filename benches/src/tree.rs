@@ -175,7 +175,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     writeln!(
         out,
         "{} rounds after one that doesn't count; {}; caches are warm",
-        args.rounds,
+        sizes.rounds,
         versions.join("; ")
     )?;
     Ok(())

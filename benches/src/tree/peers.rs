@@ -92,11 +92,18 @@ impl<'a> Rsync<'a> {
     }
 }
 
-/// Gives a directory the content of another; a file that is the same stays as it is, its time too.
-pub(crate) fn replace(site: &Site, root: &Path, content: &Path) -> anyhow::Result<()> {
+/// Gives a directory the content of another. A file that holds the same before stays as it is, its time
+/// included.
+pub(crate) fn replace(
+    site: &Site,
+    root: &Path,
+    content: &Path,
+    more: &[&str],
+) -> anyhow::Result<()> {
     let mut command = Command::new("rsync");
     isolate(&mut command, &site.dir);
     command.args(["-rlpc", "--delete", "--exclude=/.git"]);
+    command.args(more);
     command.arg(content.join("")).arg(root.join(""));
     site.run(command, &site.dir.join("rsync.out"))?;
     Ok(())
