@@ -4,6 +4,7 @@
 //! `cargo run --release -p patchwire-benches -- delta`
 
 mod child;
+mod compare;
 mod delta;
 mod dev;
 mod measure;

@@ -3,7 +3,6 @@
 //! Everything is real: relay, agent and developer are processes of the programs that users have, and
 //! rsync speaks to itself through a pipe as through ssh.
 
-mod compare;
 mod forest;
 mod peers;
 mod process;
@@ -55,7 +54,8 @@ outermost
 
 Rows:
 
-  unchanged    `patchwire push` where nothing has changed. `walk` is readdir and fstatat by one thread
+  unchanged    `patchwire push` where nothing has changed, in the large tree and in a release of Django. \
+`walk` is readdir and fstatat by one thread
   edits        `patchwire push` after 20 files of the small tree had a line replaced
   warm         the tool push_changes of `patchwire mcp`, after one line was replaced in the large tree
   first-push   `patchwire push` of the small tree to an empty root: encrypted, verified and durable when it \

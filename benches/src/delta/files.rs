@@ -117,24 +117,6 @@ impl Files {
     }
 }
 
-/// Whether two files hold the same bytes. Memory: two buffers.
-pub(crate) fn are_equal(one: &Path, other: &Path) -> io::Result<bool> {
-    let open = |path| fs::File::open(path).map(|file| BufReader::with_capacity(256 << 10, file));
-    let (mut one, mut other) = (open(one)?, open(other)?);
-    loop {
-        let (of_one, of_other) = (one.fill_buf()?, other.fill_buf()?);
-        let len = of_one.len().min(of_other.len());
-        if of_one[..len] != of_other[..len] {
-            return Ok(false);
-        }
-        if len == 0 {
-            return Ok(of_one.len() == of_other.len());
-        }
-        one.consume(len);
-        other.consume(len);
-    }
-}
-
 /// Whether a file holds these bytes. Memory: a buffer.
 pub(crate) fn holds(path: &Path, mut bytes: &[u8]) -> io::Result<bool> {
     let mut file = BufReader::with_capacity(256 << 10, fs::File::open(path)?);

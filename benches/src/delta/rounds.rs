@@ -11,13 +11,14 @@ use indicatif::ProgressBar;
 
 use super::{
     engines::{Engine, InProcess, Program},
-    files::{Files, are_equal, remove_if_present},
+    files::{Files, remove_if_present},
     operation::Operation,
     worker::{Made, Measured, Outcome, SingleRounds, Worker},
     workloads::Workload,
 };
 use crate::{
     child::{Interruption, Running},
+    compare::are_equal,
     measure::{Cost, Resident, Spread},
 };
 

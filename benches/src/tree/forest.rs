@@ -224,7 +224,7 @@ const WORDS: [&str; 96] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::compare::compare;
+    use crate::compare::compare;
 
     #[test]
     fn a_seed_makes_the_same_tree_and_edits_change_so_many_files() {

@@ -27,7 +27,7 @@ use super::{
 /// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Row {
-    /// A command of its own, where nothing has changed in the large tree
+    /// A command of its own, where nothing has changed, in the large tree and in a project's
     Unchanged,
     /// A command of its own, after 20 edits in the small tree
     Edits,
@@ -59,7 +59,7 @@ impl Row {
 
     pub(crate) fn measure(self, field: &mut Field<'_>) -> anyhow::Result<Vec<Measured>> {
         Ok(match self {
-            Self::Unchanged => vec![unchanged::measure(field)?],
+            Self::Unchanged => unchanged::measure(field)?,
             Self::Edits => vec![edits::measure(field)?],
             Self::Warm => vec![warm::measure(field)?],
             Self::FirstPush => vec![first_push::measure(field)?],

@@ -157,8 +157,8 @@ impl Deployment<'_> {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        // Before there was an agent, there is nobody to wait for.
         self.agent = Some(Running::start(command)?);
+        // It waits until there is an agent.
         let mut status = self.patchwire();
         status.args(["status", "--wait=60s", "--link"]);
         status.arg(at(&self.dir.join(LINK)));

@@ -9,10 +9,10 @@ use anyhow::ensure;
 
 use super::{Field, Row, large_file::write_noise, ours};
 use crate::{
+    compare::verify,
     measure::Spread,
     noise::Noise,
     tree::{
-        compare::verify,
         peers::git,
         relay::CutRelay,
         report::{Floor, Measured},

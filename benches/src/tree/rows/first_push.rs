@@ -6,9 +6,9 @@ use rustix::fs::syncfs;
 
 use super::{Field, Row, ours};
 use crate::{
+    compare::verify,
     measure::timed,
     tree::{
-        compare::verify,
         peers::RSYNC,
         report::{Floor, Measured},
         sample::{Series, wall},

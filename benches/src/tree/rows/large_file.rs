@@ -8,9 +8,9 @@ use std::{
 
 use super::{Field, Row, ours};
 use crate::{
+    compare::verify,
     noise::Noise,
     tree::{
-        compare::verify,
         forest::Forest,
         peers::{RSYNC_Z, git},
         report::{Floor, Measured},

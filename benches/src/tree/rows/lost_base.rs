@@ -2,9 +2,9 @@
 
 use super::{Field, Row, ours};
 use crate::{
+    compare::verify,
     noise::Noise,
     tree::{
-        compare::verify,
         report::{Floor, Measured},
         sample::sent,
     },

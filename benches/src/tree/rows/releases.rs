@@ -9,12 +9,14 @@ use std::{
 use anyhow::{Context, ensure};
 
 use super::{Field, Row, ours};
-use crate::tree::{
+use crate::{
     compare::verify,
-    peers::{RSYNC_Z, git, replace},
-    report::{Floor, Measured},
-    sample::{Series, traffic},
-    site::Site,
+    tree::{
+        peers::{RSYNC_Z, count, git, replace},
+        report::{Floor, Measured},
+        sample::{Series, traffic},
+        site::Site,
+    },
 };
 
 /// Two releases of a project that follow each other.
@@ -96,19 +98,40 @@ impl Pair {
 pub(super) fn measure(field: &Field<'_>) -> anyhow::Result<Vec<Measured>> {
     let mut all = Vec::new();
     for pair in PAIRS.iter().take(field.sizes.releases) {
-        field.show(&format!("releases: fetching {}", pair.name));
-        let releases = [pair.old, pair.new].map(|version| pair.fetch(version, field.site));
-        match releases {
-            [Ok(old), Ok(new)] => all.push(measure_pair(field, pair, &old, &new)?),
-            [Err(error), _] | [_, Err(error)] => {
-                field.site.interruption.check()?;
-                field.progress.suspend(|| {
-                    eprintln!("NOT MEASURED: {} can't be had: {error:#}", pair.name);
-                });
-            }
+        let (old, new) = (field.fetch(pair, pair.old)?, field.fetch(pair, pair.new)?);
+        if let Some((old, new)) = old.zip(new) {
+            all.push(measure_pair(field, pair, &old, &new)?);
         }
     }
     Ok(all)
+}
+
+/// The older release of a project among these, where it can be had.
+pub(super) fn older(field: &Field<'_>, name: &str) -> anyhow::Result<Option<PathBuf>> {
+    let mut pairs = PAIRS.iter().take(field.sizes.releases);
+    let pair = pairs.find(|pair| pair.name == name);
+    pair.map_or(Ok(None), |pair| field.fetch(pair, pair.old))
+}
+
+impl Field<'_> {
+    /// The directory with a release. That it can't be had is said, and is no error: there may be no
+    /// network.
+    fn fetch(&self, pair: &Pair, version: &str) -> anyhow::Result<Option<PathBuf>> {
+        self.show(&format!("releases: fetching {} {version}", pair.name));
+        match pair.fetch(version, self.site) {
+            Ok(release) => Ok(Some(release)),
+            Err(error) => {
+                self.site.interruption.check()?;
+                self.progress.suspend(|| {
+                    eprintln!(
+                        "NOT MEASURED: {} {version} can't be had: {error:#}",
+                        pair.name
+                    );
+                });
+                Ok(None)
+            }
+        }
+    }
 }
 
 fn measure_pair(
@@ -256,19 +279,4 @@ impl Pair {
         ensure!(content.exists(), "cargo laid down no {}", self.name);
         Ok(content)
     }
-}
-
-fn count(root: &Path) -> anyhow::Result<usize> {
-    let mut files = 0;
-    for entry in fs::read_dir(root)? {
-        let entry = entry?;
-        if entry.file_name() == ".git" {
-            continue;
-        }
-        files += match entry.file_type()?.is_dir() {
-            true => count(&entry.path())?,
-            false => 1,
-        };
-    }
-    Ok(files)
 }

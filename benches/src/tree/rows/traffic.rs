@@ -2,9 +2,9 @@
 
 use super::{Field, Row, ours};
 use crate::{
+    compare::verify,
     noise::Noise,
     tree::{
-        compare::verify,
         peers::RSYNC_Z,
         report::{Floor, Measured},
         sample::{Series, traffic},

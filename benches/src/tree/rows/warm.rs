@@ -2,9 +2,9 @@
 
 use super::{Field, Row, ours};
 use crate::{
+    compare::verify,
     noise::Noise,
     tree::{
-        compare::verify,
         peers::RSYNC,
         report::{Floor, Measured},
         sample::{Series, wall},

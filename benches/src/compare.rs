@@ -1,4 +1,4 @@
-//! Whether a push has made the target what the source is.
+//! Whether files and directories hold the same.
 
 use std::{
     ffi::OsString,
@@ -14,7 +14,7 @@ use anyhow::{Context, ensure};
 const NOT_OF_THE_TREE: [&str; 2] = [".git", ".patchwire"];
 
 /// How much of two files is compared at a time.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 256 << 10;
 
 /// Checks that two directories hold the same names, with the same modes and contents.
 pub(crate) fn verify(source: &Path, target: &Path) -> anyhow::Result<()> {
@@ -28,6 +28,11 @@ pub(crate) fn verify(source: &Path, target: &Path) -> anyhow::Result<()> {
         differs.unwrap_or_default().display()
     );
     Ok(())
+}
+
+/// Whether two files hold the same bytes. Memory: two buffers.
+pub(crate) fn are_equal(one: &Path, other: &Path) -> io::Result<bool> {
+    hold_the_same([one, other], &mut [vec![0; PIECE], vec![0; PIECE]])
 }
 
 /// The first path at which two directories differ.
