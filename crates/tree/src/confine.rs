@@ -15,10 +15,7 @@ use std::{
 
 use patchwire_protocol::path::{RelativePath, escape};
 use rustix::{
-    fs::{
-        self as sys, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, SeekFrom, Timespec,
-        Timestamps,
-    },
+    fs::{self as sys, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, Timespec, Timestamps},
     io::{Errno, retry_on_intr},
 };
 
@@ -396,13 +393,12 @@ impl Dir {
     }
 
     /// Calls `each` with what [`Self::list`] gives, and with what stands there where the system says
-    /// it along with the name. For one caller at a time: the descriptor's own position is moved.
+    /// it along with the name. Only once for a directory that was opened: its position is moved.
     pub(crate) fn each_name(
         &self,
         buffer: &mut Vec<u8>,
         mut each: impl FnMut(&[u8], Option<Kind>),
     ) -> io::Result<()> {
-        sys::seek(&self.0, SeekFrom::Start(0))?;
         let mut entries = RawDir::new(&self.0, buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {
             let entry = entry?;

@@ -197,6 +197,12 @@ impl Rules {
         })
     }
 
+    /// As if all had been read long after it was written.
+    #[cfg(test)]
+    pub(crate) fn put_forward(&mut self) {
+        self.read = Time::now().plus_seconds(10);
+    }
+
     /// What holds above the root.
     pub(crate) const fn above(&self) -> &Scope {
         &self.above

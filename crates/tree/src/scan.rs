@@ -11,7 +11,7 @@ use std::{
 use patchwire_delta::Digest;
 use patchwire_protocol::{
     limits,
-    manifest::{Entry, LinkTarget, LinkTargetError, Manifest, ManifestError, Mode},
+    manifest::{Entry, LinkTarget, LinkTargetError, Manifest, ManifestEntry, ManifestError, Mode},
     path::{self, RelativePath},
 };
 
@@ -306,14 +306,9 @@ impl LiveTree {
             self.warm = Some(warm);
             return Ok(scan);
         }
-        let name = self.root.as_os_str().as_bytes();
-        let dir = Dir::open_root(&self.root)
-            .context("open", name)
-            .map_err(ScanError::Root)?;
-        let dir = Arc::new(dir);
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            match self.whole(&dir, cache, progress)? {
+            match self.whole(cache, progress)? {
                 Ok(scan) => return Ok(scan),
                 Err(path) => last = Some(path),
             }
@@ -326,11 +321,14 @@ impl LiveTree {
     /// Scans all there is; gives the path of a file that changed meanwhile, if one did.
     fn whole(
         &mut self,
-        dir: &Arc<Dir>,
         cache: &mut StatCache,
         progress: &(dyn Fn(ScanProgress) + Sync),
     ) -> Result<Result<Scan, RelativePath>, ScanError> {
         let started = Time::now();
+        let dir = Dir::open_root(&self.root)
+            .context("open", self.root.as_os_str().as_bytes())
+            .map_err(ScanError::Root)?;
+        let dir = Arc::new(dir);
         let stat = dir.own_stat().context("open", b"");
         let identity = stat.map(|stat| (stat.device, stat.inode))?;
         let rules = Rules::new(
@@ -340,20 +338,25 @@ impl LiveTree {
             self.options.excludes_file.as_deref(),
         )?;
         let walk = Walk::new(&rules, &self.options, cache, progress, 1);
-        let (root, tasks) = walk.root(dir)?;
+        let (root, tasks) = walk.root(&dir)?;
         let others = walk.all(tasks)?;
         let mut nodes = Nodes::default();
         nodes.add(&walk, [(0, root)].into_iter().chain(others));
         let all: Vec<usize> = nodes.ids().collect();
-        let files_read = match self.read(dir, &mut nodes, &all, cache, started, progress)? {
+        let files_read = match self.read(&dir, &mut nodes, &all, cache, started, progress)? {
             Ok(files_read) => files_read,
             Err(path) => return Ok(Err(path)),
         };
         let scan = nodes.assemble(files_read)?;
-        cache.retain(&scan.manifest);
+        let is_file = |entry: &&ManifestEntry| matches!(entry.entry, Entry::File { .. });
+        let files = scan.manifest.entries().iter().filter(is_file).count();
+        // If it knew each of as many files as it knows, there is nothing to forget.
+        if files_read > 0 || cache.len() != files {
+            cache.retain(&scan.manifest);
+        }
         if dir.is_local() && nodes.are_on_device(identity.0) {
             self.warm = Some(Warm {
-                dir: Arc::clone(dir),
+                dir,
                 identity,
                 rules,
                 nodes,
@@ -372,7 +375,8 @@ impl LiveTree {
         progress: &(dyn Fn(ScanProgress) + Sync),
     ) -> Option<Scan> {
         let started = Time::now();
-        let now = Dir::open_root(&self.root).ok()?.own_stat().ok()?;
+        let root = Arc::new(Dir::open_root(&self.root).ok()?);
+        let now = root.own_stat().ok()?;
         if (now.device, now.inode) != warm.identity
             || warm.nodes.is_sparse()
             || !warm.rules.are_current()
@@ -387,7 +391,7 @@ impl LiveTree {
         directories.extend(changed.iter().cloned());
         // Each after those that it is in: what is in a new directory is found with that.
         for path in directories {
-            let (id, dir) = nodes.find(&warm.dir, &path)?;
+            let (id, dir) = nodes.find(&root, &path)?;
             if !listed.insert(id) {
                 continue;
             }

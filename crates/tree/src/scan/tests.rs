@@ -9,6 +9,9 @@ use super::*;
 use crate::rules::is_git_at_work;
 use crate::testing::{Node, Tree, path, skipped};
 
+mod git;
+mod live;
+
 /// Without the excludes of whoever runs the tests.
 fn options() -> ScanOptions {
     ScanOptions {

@@ -780,7 +780,10 @@ impl Crew {
 
 impl Turn<'_> {
     fn done(self, tasks: Vec<Task>) {
-        self.0.lock().tasks.extend(tasks);
+        if !tasks.is_empty() {
+            self.0.lock().tasks.extend(tasks);
+            self.0.news.notify_all();
+        }
     }
 
     /// Goes on for a handful of errors, so that they are told together.
@@ -794,7 +797,11 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.lock().at_work -= 1;
-        self.0.news.notify_all();
+        let mut state = self.0.lock();
+        state.at_work -= 1;
+        // The others go on, or end with this one.
+        if state.at_work == 0 || state.is_stopped {
+            self.0.news.notify_all();
+        }
     }
 }
