@@ -7,6 +7,7 @@
 //! include = ["dist/app.css"]     # ignored files to send all the same
 //! ignore = ["*.sqlite3"]         # on top of the ignore files
 //! symlinks = "inside"            # or "any": links may leave the root
+//! modes = "all"                  # or "executable": of permissions only who may execute
 //! reload = "restart"             # restart, signal:NAME, command:TEXT, none
 //! ready = "http://127.0.0.1:8000/health"
 //! ready_timeout = "30s"
@@ -40,7 +41,7 @@ use patchwire_protocol::{
     name::Name,
 };
 use patchwire_transport::DeploymentLink;
-use patchwire_tree::{ScanOptions, SymlinkPolicy};
+use patchwire_tree::{ModePolicy, ScanOptions, SymlinkPolicy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
@@ -95,6 +96,11 @@ pub struct Settings {
     #[serde(default, deserialize_with = "symlinks")]
     #[schemars(schema_with = "schema::symlinks")]
     pub symlinks: SymlinkPolicy,
+    /// What is pushed of permissions: all bits, or whether the owner may execute a file (0755, 0644;
+    /// directories are 0755).
+    #[serde(default, deserialize_with = "modes")]
+    #[schemars(schema_with = "schema::modes")]
+    pub modes: ModePolicy,
     /// How the app takes up a push: restart, signal:NAME, command:TEXT or none. The agent's own
     /// flag goes before it.
     #[serde(default, deserialize_with = "parsed")]
@@ -276,6 +282,7 @@ impl Project {
             include: self.settings.include.clone(),
             ignore: self.settings.ignore.clone(),
             symlinks: self.settings.symlinks,
+            modes: self.settings.modes,
             ..ScanOptions::default()
         }
     }
@@ -483,6 +490,14 @@ fn symlinks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SymlinkPolicy,
         "inside" => Ok(SymlinkPolicy::Inside),
         "any" => Ok(SymlinkPolicy::Any),
         other => Err(D::Error::unknown_variant(other, &["inside", "any"])),
+    }
+}
+
+fn modes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ModePolicy, D::Error> {
+    match &*String::deserialize(deserializer)? {
+        "all" => Ok(ModePolicy::All),
+        "executable" => Ok(ModePolicy::Executable),
+        other => Err(D::Error::unknown_variant(other, &["all", "executable"])),
     }
 }
 

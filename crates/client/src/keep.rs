@@ -11,6 +11,7 @@ use crate::{
     push::{Origin, PushEnd},
     report::PushReport,
     request::PushRequest,
+    warm::WarmTree,
 };
 
 /// What became of a tree that was kept.
@@ -105,7 +106,7 @@ impl Client {
         request: &PushRequest,
         tree: Digest,
     ) -> Result<Kept, ClientError> {
-        let scanned = match origin.scan(request, &|_| ()).await {
+        let scanned = match origin.scan(request, &WarmTree::default(), &|_| ()).await {
             Ok(scanned) if scanned.scan.manifest.root() == tree => scanned,
             Ok(_) => return Ok(Kept::Changed),
             Err(error) => {

@@ -40,6 +40,7 @@ mod push;
 pub mod report;
 mod request;
 mod session;
+mod warm;
 mod watch;
 
 pub use connect::{Client, ConnectOptions, LogStream, StatusStream};
@@ -48,4 +49,5 @@ pub use error::{ClientError, ErrorKind, chain};
 pub use keep::Kept;
 pub use report::PushReport;
 pub use request::{Progress, PushRequest};
+pub use warm::WarmTree;
 pub use watch::{PushCause, WatchEvent, WatchOptions};

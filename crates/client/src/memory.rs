@@ -47,6 +47,11 @@ impl Memory {
         Self { directory }
     }
 
+    /// Where all is kept.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Where the scan's stat cache is kept.
     pub(crate) fn stat_cache(&self) -> PathBuf {
         self.directory.join("stat-cache")

@@ -16,7 +16,7 @@ use patchwire_protocol::{
     path::RelativePath,
     session::sender::Outcome,
 };
-use patchwire_tree::{Change, Counts, Scan, ScanProgress, StatCache, SymlinkPolicy};
+use patchwire_tree::{Change, Counts, Scan, ScanProgress, SymlinkPolicy};
 
 use crate::{
     blocking,
@@ -30,10 +30,14 @@ use crate::{
     },
     request::{Progress, PushRequest},
     session::Session,
+    warm::WarmTree,
 };
 
 /// How often a push begins again because files changed while they were read.
 const ATTEMPTS: u32 = 3;
+
+/// How many pairs of names that are the same on other disks are told of.
+const COLLISIONS: usize = 5;
 
 /// How often a push whose connection is lost is sent again under its id.
 const RETRIES: u32 = 5;
@@ -53,20 +57,50 @@ impl Client {
         request: &PushRequest,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<PushReport, ClientError> {
+        self.push_from(request, &WarmTree::default(), progress)
+            .await
+    }
+
+    /// [`Self::push`] of a root that is kept warm: one that was pushed from `tree` before is looked at
+    /// only where something happened since. Everything saved before the call is pushed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::push`].
+    pub async fn push_warm(
+        &self,
+        request: &PushRequest,
+        tree: &WarmTree,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<PushReport, ClientError> {
+        let pushed = self.push_from(request, tree, progress).await;
+        // Nobody waits for it.
+        let tree = tree.clone();
+        tokio::task::spawn_blocking(move || tree.prepare());
+        pushed
+    }
+
+    async fn push_from(
+        &self,
+        request: &PushRequest,
+        tree: &WarmTree,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<PushReport, ClientError> {
         let origin = Origin::new(self, request)?;
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let scanned = origin.scan(request, progress).await?;
+            let scanned = origin.scan(request, tree, progress).await?;
             match self
                 .push_scanned(&origin, request, scanned, progress)
                 .await?
             {
                 PushEnd::Reported { report, .. } => return Ok(*report),
                 PushEnd::Changed(path) if attempt == ATTEMPTS => {
+                    tree.doubt();
                     return Err(ClientError::Unsettled { path });
                 }
-                PushEnd::Changed(_) => {}
+                PushEnd::Changed(_) => tree.doubt(),
             }
         }
     }
@@ -129,6 +163,7 @@ impl Client {
                 format!("{path} is neither file, directory nor link, and was left out")
             }),
         );
+        report.warnings.extend(collisions(&scan.collisions));
         Ok(PushEnd::Reported {
             report: Box::new(report),
             epoch,
@@ -180,10 +215,20 @@ impl Origin {
     pub(crate) async fn scan(
         &self,
         request: &PushRequest,
+        tree: &WarmTree,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Scanned, ClientError> {
         let started = Instant::now();
-        let scan = scan(&self.root, request, &self.memory, progress).await?;
+        let (root, options) = (self.root.clone(), request.scan.clone());
+        let (tree, memory) = (tree.clone(), Arc::clone(&self.memory));
+        let work = move |report: &(dyn Fn(ScanProgress) + Sync)| {
+            tree.scan(&root, &options, &memory, report)
+        };
+        let scan = scanning(progress, work).await;
+        let scan = scan.map_err(|source| ClientError::Scan {
+            root: self.root.clone(),
+            source,
+        })?;
         Ok(Scanned { scan, started })
     }
 }
@@ -422,29 +467,6 @@ impl PushInProgress<'_> {
     }
 }
 
-/// Scans on a thread of its own, and keeps the stat cache.
-async fn scan(
-    root: &Path,
-    request: &PushRequest,
-    memory: &Arc<Memory>,
-    progress: &(dyn Fn(Progress) + Send + Sync),
-) -> Result<Scan, ClientError> {
-    let (scan_root, options, memory) = (root.to_owned(), request.scan.clone(), Arc::clone(memory));
-    let work = move |report: &(dyn Fn(ScanProgress) + Sync)| {
-        let mut cache = StatCache::load(&memory.stat_cache());
-        let scan = patchwire_tree::scan(&scan_root, &options, &mut cache, report);
-        if scan.is_ok() {
-            memory.keep(&cache);
-        }
-        scan
-    };
-    let scan = scanning(progress, work).await;
-    scan.map_err(|source| ClientError::Scan {
-        root: root.to_owned(),
-        source,
-    })
-}
-
 /// Does work that scans, on a thread of its own, and tells how far it is.
 pub(crate) async fn scanning<T: Send + 'static>(
     progress: &(dyn Fn(Progress) + Send + Sync),
@@ -470,6 +492,16 @@ pub(crate) async fn scanning<T: Send + 'static>(
         }
     };
     result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// What is said of names that are the same on other disks.
+fn collisions(collisions: &[(RelativePath, RelativePath)]) -> impl Iterator<Item = String> {
+    let named = collisions.iter().take(COLLISIONS).map(|(a, b)| {
+        format!("{a} and {b} are one and the same on disks that don't tell such names apart")
+    });
+    let more = collisions.len().saturating_sub(COLLISIONS);
+    let more = (more > 0).then(|| format!("{more} more pairs of names are like that"));
+    named.chain(more)
 }
 
 /// The same for the same person's same directory, also when our state is lost; another for another

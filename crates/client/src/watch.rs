@@ -24,6 +24,8 @@ mod presence;
 mod schedule;
 mod shell;
 
+pub(crate) use events::listen;
+pub(crate) use look::Look;
 use presence::Known;
 use shell::Shell;
 

@@ -32,11 +32,18 @@ use walk::{Nodes, Walk};
 /// How often a scan that a change cut short is begun again.
 const ATTEMPTS: usize = 5;
 
+/// What part of the directories may be looked at again one by one: for more, all are walked, by all
+/// processors.
+const FEW: usize = 4;
+
+/// Of so few directories all may be.
+const ONE_BY_ONE: usize = 64;
+
 /// How many paths a stat cache may learn of before a live tree has it sorted.
 const UNSORTED: usize = 4096;
 
 /// What to push, beyond what git's rules say.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanOptions {
     /// Patterns, in the syntax of `.gitignore`, of ignored files to push all the same.
     pub include: Vec<String>,
@@ -389,6 +396,9 @@ impl LiveTree {
         let mut tasks = Vec::new();
         let mut directories = nodes.with_hard_links();
         directories.extend(changed.iter().cloned());
+        if directories.len() > ONE_BY_ONE.max(nodes.ids().count() / FEW) {
+            return None;
+        }
         // Each after those that it is in: what is in a new directory is found with that.
         for path in directories {
             let (id, dir) = nodes.find(&root, &path)?;

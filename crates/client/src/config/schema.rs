@@ -53,6 +53,10 @@ pub(super) fn symlinks(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "enum": ["inside", "any"], "default": "inside"})
 }
 
+pub(super) fn modes(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "enum": ["all", "executable"], "default": "all"})
+}
+
 pub(super) fn reload(_: &mut SchemaGenerator) -> Schema {
     // As values of their own, signals are offered for completion.
     let signals = Signal::ALL.map(|signal| Cow::from(format!("signal:{signal}")));

@@ -38,6 +38,7 @@ fn every_key_is_read() {
         include = ["dist/app.css"]
         ignore = ["*.sqlite3"]
         symlinks = "any"
+        modes = "executable"
         reload = "signal:HUP"
         ready = "http://127.0.0.1:8000/health"
         ready_timeout = "30s"
@@ -57,6 +58,7 @@ fn every_key_is_read() {
     assert_eq!(settings.include, ["dist/app.css"]);
     assert_eq!(settings.ignore, ["*.sqlite3"]);
     assert_eq!(settings.symlinks, SymlinkPolicy::Any);
+    assert_eq!(settings.modes, ModePolicy::Executable);
     assert_eq!(settings.reload, Some("signal:HUP".parse().unwrap()));
     assert_eq!(
         settings.ready.unwrap().to_string(),
@@ -71,6 +73,7 @@ fn an_empty_file_leaves_the_defaults() {
     let settings = settings("").unwrap();
     assert_eq!(settings.app, None);
     assert_eq!(settings.symlinks, SymlinkPolicy::Inside);
+    assert_eq!(settings.modes, ModePolicy::All);
     assert_eq!(settings.reload, None);
 }
 

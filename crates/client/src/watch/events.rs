@@ -10,17 +10,20 @@
 //! - It knows watches by path, which is wrong once a watched directory was renamed, removed or
 //!   replaced. Then all watches are made anew, by another watcher.
 //! - Its calls wait for its thread: they are made where a scan is, which may block.
+//! - Its thread is behind: what was saved before a push begins may not have been read yet. The queue of
+//!   an inotify instance is one, and in order: once a file of our own, in another directory that is
+//!   watched, is heard of, all before it has been ([`Watches::take_changed`]).
 //! - It doesn't tell that a file system was unmounted below the root. What is saved in its place then
 //!   is found with the next save elsewhere.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     convert::Infallible,
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         mpsc::{self, TryRecvError},
     },
     time::Duration,
@@ -30,6 +33,7 @@ use notify::{
     ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode, ModifyKind},
 };
+use patchwire_transport::random_u64;
 use rustix::io::Errno;
 use tokio::sync::Notify;
 
@@ -37,12 +41,18 @@ use tokio::sync::Notify;
 /// watches count beside those of the next one for a while.
 const END: Duration = Duration::from_secs(5);
 
+/// How long to wait until all that was saved is heard of.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// In how many directories something may happen between two looks before all are looked at.
+const CHANGED: usize = 1 << 14;
+
 /// The files that a watcher opens.
 const FILES: usize = 3;
 
 /// Why saves can't be heard of. Says what to do about it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum EventsError {
+pub(crate) enum EventsError {
     /// The user has as many watches as are allowed.
     #[error(
         "all inotify watches of this user are taken (fs.inotify.max_user_watches is {limit}, and \
@@ -74,15 +84,16 @@ pub(super) struct Happened {
 
 /// Where events come from.
 #[derive(Debug)]
-pub(super) struct Events(Arc<Heard>);
+pub(crate) struct Events(Arc<Heard>);
 
 /// The directories that are watched.
 #[derive(Debug)]
-pub(super) struct Watches {
+pub(crate) struct Watches {
     heard: Arc<Heard>,
-    root: PathBuf,
     /// `None` before the first directory is watched.
     ear: Option<Ear>,
+    /// What was asked for last, relative to the root.
+    directories: Vec<PathBuf>,
 }
 
 /// A watcher at work.
@@ -94,29 +105,45 @@ struct Ear {
 }
 
 /// What the watcher's thread leaves here for the two others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Heard {
-    state: Mutex<State>,
+    root: PathBuf,
+    /// A directory of our own.
+    state: PathBuf,
+    inside: Mutex<State>,
     news: Notify,
+    flushed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// What was not taken yet.
     happened: Happened,
+    /// The directories, relative to the root, in which something happened since they were taken; `None`
+    /// if it may have been in any.
+    changed: Option<BTreeSet<PathBuf>>,
+    /// The file of our own that is to be heard of.
+    awaited: Option<PathBuf>,
     /// Whether the watches are to be made anew.
     stale: bool,
     /// The directories that are watched, as they are told to the watcher.
     watched: HashSet<PathBuf>,
 }
 
-/// Begins to listen below `root`, to nothing yet.
-pub(super) fn listen(root: &Path) -> (Events, Watches) {
-    let heard = Arc::<Heard>::default();
+/// Begins to listen below `root`, to nothing yet. `state` is a directory of our own, outside what is
+/// watched.
+pub(crate) fn listen(root: &Path, state: &Path) -> (Events, Watches) {
+    let heard = Arc::new(Heard {
+        root: root.to_owned(),
+        state: state.to_owned(),
+        inside: Mutex::default(),
+        news: Notify::new(),
+        flushed: Condvar::new(),
+    });
     let watches = Watches {
         heard: Arc::clone(&heard),
-        root: root.to_owned(),
         ear: None,
+        directories: Vec::new(),
     };
     (Events(heard), watches)
 }
@@ -140,12 +167,16 @@ impl Events {
 }
 
 impl Watches {
-    /// Watches these directories, each after those that it is in, and no others. Tells whether there
-    /// was a new one: what happened in it before was not heard. Blocks.
+    /// Watches these directories, each after those that it is in, and no others. Gives those that are
+    /// new: what happened in them before was not heard. Blocks.
     ///
     /// Costs a message to the watcher's thread for each new directory; for each of all where one
     /// that was watched isn't there any more.
-    pub(super) fn watch(&mut self, directories: &[PathBuf]) -> Result<bool, EventsError> {
+    pub(crate) fn watch(&mut self, directories: &[PathBuf]) -> Result<Vec<PathBuf>, EventsError> {
+        if self.ear.is_some() && self.directories == directories && !self.heard.lock().stale {
+            return Ok(Vec::new());
+        }
+        self.directories.clear();
         let paths: Vec<PathBuf> = directories.iter().map(|path| self.path(path)).collect();
         let wanted: HashSet<&PathBuf> = paths.iter().collect();
         let anew = {
@@ -163,23 +194,57 @@ impl Watches {
                 state.stale = false;
                 state.watched.clear();
                 drop(state);
-                none.insert(Ear::open(&self.root, &self.heard)?)
+                let ear = none.insert(Ear::open(&self.heard)?);
+                // Where that can't be, all is looked at each time.
+                ear.add(&self.heard.state, paths.len())?;
+                ear
             }
         };
-        let mut news = false;
+        let mut new = Vec::new();
         // Each after those that it is in: what is renamed meanwhile is heard of.
-        for path in &paths {
+        for (path, directory) in paths.iter().zip(directories) {
             // Before it is watched, as it may be renamed from then on. The lock is not held
             // meanwhile: the watcher's thread takes it too.
             if self.heard.lock().watched.insert(path.clone()) {
-                news = true;
+                new.push(directory.clone());
                 if !ear.add(path, paths.len())? {
                     // Gone again: the next scan tells.
                     self.heard.lock().watched.remove(path);
                 }
             }
         }
-        Ok(news)
+        self.directories = directories.to_vec();
+        Ok(new)
+    }
+
+    /// Takes the directories, relative to the root, in which something happened since they were taken
+    /// last, all that was saved before this call included. `None` if it may have been in any: nothing
+    /// was watched, or not all was heard. Blocks, for a second at most.
+    pub(crate) fn take_changed(&mut self) -> Option<BTreeSet<PathBuf>> {
+        let is_flushed = self.ear.is_some() && self.flush();
+        let mut state = self.heard.lock();
+        let changed = state.changed.replace(BTreeSet::new());
+        changed.filter(|_| is_flushed && !state.stale)
+    }
+
+    /// Waits until all that happened before is heard of. Tells whether it is.
+    fn flush(&self) -> bool {
+        let Ok(random) = random_u64() else {
+            return false;
+        };
+        let cookie = self.heard.state.join(format!("heard-{random:016x}"));
+        self.heard.lock().awaited = Some(cookie.clone());
+        let made = fs::File::create_new(&cookie).and_then(|_| fs::remove_file(&cookie));
+        if made.is_err() {
+            return false;
+        }
+        let waited =
+            self.heard
+                .flushed
+                .wait_timeout_while(self.heard.lock(), FLUSH, |state: &mut State| {
+                    state.awaited.is_some()
+                });
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// How many directories are watched, if they are the right ones.
@@ -191,24 +256,24 @@ impl Watches {
     fn path(&self, directory: &Path) -> PathBuf {
         // Joined with nothing, the root would end with a slash.
         match directory.as_os_str().is_empty() {
-            true => self.root.clone(),
-            false => self.root.join(directory),
+            true => self.heard.root.clone(),
+            false => self.heard.root.join(directory),
         }
     }
 }
 
 impl Ear {
-    fn open(root: &Path, heard: &Arc<Heard>) -> Result<Self, EventsError> {
+    fn open(heard: &Arc<Heard>) -> Result<Self, EventsError> {
         let other = |source| EventsError::Other {
-            path: root.to_owned(),
+            path: heard.root.clone(),
             source,
         };
         let (end, ended) = mpsc::channel();
-        let heard = Arc::clone(heard);
+        let taking_in = Arc::clone(heard);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             // Kept for as long as the thread lives.
             let _ = &end;
-            heard.take_in(event.as_ref());
+            taking_in.take_in(event.as_ref());
         });
         let watcher = match watcher.map_err(cause) {
             Ok(watcher) => watcher,
@@ -261,6 +326,13 @@ impl Heard {
     /// On the watcher's thread.
     fn take_in(&self, event: Result<&Event, &notify::Error>) {
         let mut state = self.lock();
+        let ours = |path: &&PathBuf| path.parent() == Some(&self.state) || **path == self.state;
+        if let Some(ours) = event.ok().and_then(|event| event.paths.iter().find(ours)) {
+            if state.awaited.take_if(|awaited| awaited == ours).is_some() {
+                self.flushed.notify_all();
+            }
+            return;
+        }
         let happened = state.read(event);
         if happened == Happened::default() {
             return;
@@ -269,16 +341,42 @@ impl Heard {
         state.happened.change |= happened.change;
         state.happened.directories |= happened.directories;
         state.happened.lost |= happened.lost;
+        match event {
+            Ok(event) if happened.change => {
+                for path in &event.paths {
+                    state.touch(&self.root, path);
+                }
+            }
+            _ => state.changed = None,
+        }
         drop(state);
         self.news.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    /// Takes in that something happened at a path.
+    fn touch(&mut self, root: &Path, path: &Path) {
+        let Some(changed) = &mut self.changed else {
+            return;
+        };
+        let directory = path
+            .parent()
+            .and_then(|above| above.strip_prefix(root).ok());
+        // Of the root itself it is told by its own path.
+        let directory = directory.unwrap_or(Path::new(""));
+        if !changed.contains(directory) {
+            changed.insert(directory.to_owned());
+        }
+        if changed.len() > CHANGED {
+            self.changed = None;
+        }
+    }
+
     /// Reads what an event means.
     fn read(&self, event: Result<&Event, &notify::Error>) -> Happened {
         let Some(event) = event.ok().filter(|event| !event.need_rescan()) else {
@@ -365,6 +463,13 @@ mod tests {
         ..NOTHING
     };
 
+    /// Listens below `root`, and takes what is in `state` for our own.
+    fn listening(root: &tempfile::TempDir) -> (Events, Watches, tempfile::TempDir) {
+        let state = tempfile::tempdir().unwrap();
+        let (events, watches) = listen(root.path(), state.path());
+        (events, watches, state)
+    }
+
     fn directories(names: &[&str]) -> Vec<PathBuf> {
         names.iter().map(PathBuf::from).collect()
     }
@@ -377,7 +482,7 @@ mod tests {
     /// Watches these by a new watcher, and forgets what the one before heard.
     fn watch_anew(events: &Events, watches: &mut Watches, names: &[&str]) {
         events.start_over();
-        assert!(watches.watch(&directories(names)).unwrap());
+        assert!(!watches.watch(&directories(names)).unwrap().is_empty());
         events.0.lock().happened = NOTHING;
     }
 
@@ -414,14 +519,14 @@ mod tests {
     #[tokio::test]
     async fn where_events_were_lost_all_is_watched_anew() {
         let root = tempfile::tempdir().unwrap();
-        let (events, mut watches) = listen(root.path());
+        let (events, mut watches, _state) = listening(&root);
         watches.watch(&directories(&[""])).unwrap();
         assert_eq!(watches.count(), Some(1));
         let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
         events.0.take_in(Ok(&overflow));
         assert_eq!(events.next().await, LOST);
         assert_eq!(watches.count(), None);
-        assert!(watches.watch(&directories(&[""])).unwrap());
+        assert!(!watches.watch(&directories(&[""])).unwrap().is_empty());
         assert_eq!(watches.count(), Some(1));
     }
 
@@ -430,13 +535,18 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("file"), "1").unwrap();
         fs::create_dir(root.path().join("sub")).unwrap();
-        let (events, mut watches) = listen(root.path());
-        assert!(watches.watch(&directories(&[""])).unwrap());
-        assert!(!watches.watch(&directories(&[""])).unwrap());
+        let (events, mut watches, _state) = listening(&root);
+        assert!(!watches.watch(&directories(&[""])).unwrap().is_empty());
+        assert!(watches.watch(&directories(&[""])).unwrap().is_empty());
         fs::read(root.path().join("file")).unwrap();
         fs::read_dir(root.path()).unwrap().count();
         // Once the watcher answers, it has read what was there.
-        assert!(watches.watch(&directories(&["", "sub"])).unwrap());
+        assert!(
+            !watches
+                .watch(&directories(&["", "sub"]))
+                .unwrap()
+                .is_empty()
+        );
         assert_eq!(events.0.lock().happened, NOTHING);
         fs::write(root.path().join("file"), "2").unwrap();
         assert_eq!(events.next().await, CHANGE);
@@ -447,15 +557,15 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = |name: &str| root.path().join(name);
         fs::create_dir_all(path("a/inner")).unwrap();
-        let (events, mut watches) = listen(root.path());
+        let (events, mut watches, _state) = listening(&root);
         watches.watch(&directories(&["", "a", "a/inner"])).unwrap();
         // Another directory takes the name.
         fs::rename(path("a"), path("b")).unwrap();
         fs::create_dir(path("a")).unwrap();
         directories_changed(&events).await;
         let now = ["", "a", "b", "b/inner"];
-        assert!(watches.watch(&directories(&now)).unwrap());
-        assert!(!watches.watch(&directories(&now)).unwrap());
+        assert!(!watches.watch(&directories(&now)).unwrap().is_empty());
+        assert!(watches.watch(&directories(&now)).unwrap().is_empty());
         assert_eq!(watches.count(), Some(4));
         for inside in ["a/x", "b/x", "b/inner/x"] {
             watch_anew(&events, &mut watches, &now);
@@ -479,13 +589,18 @@ mod tests {
         fs::create_dir(path("ignored")).unwrap();
         // As if it had been a directory when it was found: two paths for one watch.
         symlink("a", path("link")).unwrap();
-        let (events, mut watches) = listen(root.path());
+        let (events, mut watches, _state) = listening(&root);
         let all = directories(&["", "a", "ignored", "link"]);
-        assert!(watches.watch(&all).unwrap());
+        assert!(!watches.watch(&all).unwrap().is_empty());
         watches.watch(&directories(&["", "a"])).unwrap();
         assert_eq!(watches.count(), Some(2));
         fs::write(path("ignored/x"), "").unwrap();
-        assert!(watches.watch(&directories(&["", "a", "link"])).unwrap());
+        assert!(
+            !watches
+                .watch(&directories(&["", "a", "link"]))
+                .unwrap()
+                .is_empty()
+        );
         assert_eq!(events.0.lock().happened, NOTHING);
         watches.watch(&directories(&["", "a"])).unwrap();
         fs::write(path("a/x"), "").unwrap();
@@ -495,10 +610,56 @@ mod tests {
     #[test]
     fn a_directory_that_is_gone_before_it_is_watched_asks_for_another_look() {
         let root = tempfile::tempdir().unwrap();
-        let (_events, mut watches) = listen(root.path());
+        let (_events, mut watches, _state) = listening(&root);
         watches.watch(&directories(&[""])).unwrap();
-        assert!(watches.watch(&directories(&["", "gone"])).unwrap());
+        assert!(
+            !watches
+                .watch(&directories(&["", "gone"]))
+                .unwrap()
+                .is_empty()
+        );
         assert_eq!(watches.count(), Some(1));
+    }
+
+    #[test]
+    fn what_was_saved_before_is_known() {
+        let root = tempfile::tempdir().unwrap();
+        for made in ["a", "b/c"] {
+            fs::create_dir_all(root.path().join(made)).unwrap();
+        }
+        let (_events, mut watches, _state) = listening(&root);
+        assert_eq!(watches.take_changed(), None, "nothing is watched");
+        let all = directories(&["", "a", "b", "b/c"]);
+        assert_eq!(watches.watch(&all).unwrap(), all);
+        let changed = |names: &[&str]| Some(directories(names).into_iter().collect());
+        assert_eq!(watches.take_changed(), changed(&[]));
+        for round in 0..200 {
+            fs::write(root.path().join("a/x"), round.to_string()).unwrap();
+            assert_eq!(watches.take_changed(), changed(&["a"]));
+        }
+        fs::write(root.path().join("b/c/y"), "").unwrap();
+        fs::create_dir(root.path().join("d")).unwrap();
+        assert_eq!(watches.take_changed(), changed(&["", "b/c"]));
+        // Renamed, it is known by another name.
+        fs::rename(root.path().join("a"), root.path().join("e")).unwrap();
+        assert_eq!(watches.take_changed(), None);
+        let now = directories(&["", "b", "b/c", "d", "e"]);
+        assert_eq!(watches.watch(&now).unwrap(), now);
+        assert_eq!(watches.take_changed(), changed(&[]));
+        let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        watches.heard.take_in(Ok(&overflow));
+        assert_eq!(watches.take_changed(), None);
+    }
+
+    #[test]
+    fn without_a_directory_of_our_own_nothing_is_sure() {
+        let root = tempfile::tempdir().unwrap();
+        let (_events, mut watches, state) = listening(&root);
+        assert_eq!(watches.take_changed(), None);
+        watches.watch(&directories(&[""])).unwrap();
+        assert!(watches.take_changed().is_some());
+        state.close().unwrap();
+        assert_eq!(watches.take_changed(), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 
 use patchwire_protocol::app::AppState;
 use patchwire_transport::random_u64;
-use patchwire_tree::{ScanProgress, StatCache};
+use patchwire_tree::ScanProgress;
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, sleep_until},
@@ -85,14 +85,8 @@ impl<'a> Shell<'a> {
             root: root.clone(),
             source,
         })?;
-        let look = Look {
-            root: root.clone(),
-            options: request.scan.clone(),
-            memory: Arc::clone(&origin.memory),
-            cache: StatCache::load(&origin.memory.stat_cache()),
-            watches: None,
-        };
-        let (events, watches) = events::listen(root);
+        let look = Look::new(root, &request.scan, &origin.memory);
+        let (events, watches) = events::listen(root, origin.memory.directory());
         let now = Instant::now();
         Ok(Self {
             client,
@@ -263,6 +257,9 @@ impl<'a> Shell<'a> {
                 None
             }
             Done::Pushed(Ok(PushEnd::Changed(path))) => {
+                if let Some(look) = &mut self.look {
+                    look.doubt();
+                }
                 self.error = Some(Arc::new(ClientError::Unsettled { path }));
                 // Those of a root that is gone are, too.
                 self.check_root();
@@ -355,7 +352,8 @@ impl<'a> Shell<'a> {
             Preparation::None => {}
             Preparation::StartOver => self.events.start_over(),
             Preparation::Listen => {
-                let (events, watches) = events::listen(&self.origin.root);
+                let (events, watches) =
+                    events::listen(&self.origin.root, self.origin.memory.directory());
                 self.events = events;
                 self.fresh = Some(watches);
             }

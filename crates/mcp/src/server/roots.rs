@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::anyhow;
 use patchwire_client::{
-    Client, PushReport, PushRequest,
+    Client, PushReport, PushRequest, WarmTree,
     config::{Project, canonical_directory},
     links::{LinkOptions, LinksError},
     report::ReportStatus,
@@ -54,6 +54,8 @@ pub(crate) struct Connection {
     pub(crate) pushing: Arc<Turn>,
     /// Keeps what the last push left.
     pub(crate) keeper: Keeper,
+    /// Its tree, as far as it is known.
+    pub(crate) tree: WarmTree,
 }
 
 impl Connection {
@@ -179,6 +181,7 @@ impl Roots {
                 client: Arc::new(self.context.client_of(link)),
                 pushing: self.turn(&project.root),
                 keeper: Keeper::default(),
+                tree: WarmTree::default(),
             })
         });
         while connections.len() >= KEPT {

@@ -87,7 +87,8 @@ pub(crate) async fn call(
         }
     };
     // Where it comes to no report, what was kept before still is.
-    let mut report = connection.client.push(&request, &show).await?;
+    let client = &connection.client;
+    let mut report = client.push_warm(&request, &connection.tree, &show).await?;
     if !request.dry_run {
         connection.keep(request, &report);
     }
