@@ -99,6 +99,12 @@ impl Operation {
         }
     }
 
+    /// Tells whether it takes something away.
+    #[must_use]
+    pub const fn is_delete(&self) -> bool {
+        matches!(self, Self::Delete { .. })
+    }
+
     /// The bytes of its paths and of a link's target: what it costs in memory beside a fixed size.
     #[must_use]
     pub fn path_bytes(&self) -> u64 {

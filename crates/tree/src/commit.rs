@@ -5,6 +5,7 @@ use std::{io, sync::Arc};
 use patchwire_protocol::{
     manifest::{Entry, Manifest},
     message::value::WireDigest,
+    operation::Operation,
     path::RelativePath,
 };
 
@@ -12,7 +13,7 @@ use crate::{
     confine::{Context, Dir, Kind, PathError, Walker},
     inventory,
     journal::{self, CommitRecord, Direction, Journal},
-    stage::{Staged, kept},
+    stage::{Staged, kept, nest::Place},
     step::{Action, Ground, Step},
     store::{KEPT, Store, StoreError, UNDO, damaged},
     time::Time,
@@ -144,7 +145,7 @@ impl Store {
             return Err(CommitError::Stale);
         }
         let mut gate = Gate::new(window);
-        let result = self.attempt_commit(&staged, meta, &mut gate);
+        let result = self.attempt_commit(&mut staged, meta, &mut gate);
         gate.close();
         match &result {
             Ok(_) | Err(CommitError::HalfMade { .. }) => staged.hand_over(),
@@ -156,7 +157,7 @@ impl Store {
 
     fn attempt_commit(
         &mut self,
-        staged: &Staged,
+        staged: &mut Staged,
         meta: &[u8],
         gate: &mut Gate<'_>,
     ) -> Result<Committed, CommitError> {
@@ -182,6 +183,7 @@ impl Store {
             let tree = Arc::clone(&staged.target);
             match self.change(journal, record, tree, &staged.slots, gate) {
                 Ok(changed) => {
+                    self.trust_nested(staged);
                     return Ok(Committed {
                         drift: planned.drift,
                         moved_aside: planned.moved_aside,
@@ -333,6 +335,22 @@ impl Store {
                 self.index.trust(&step.path, &stat, *digest);
             }
         }
+    }
+
+    /// As [`Self::trust_files`], for those that came with their directories.
+    fn trust_nested(&mut self, staged: &Staged) {
+        for (index, stat) in &staged.nested {
+            if let Operation::Put {
+                path,
+                entry: Entry::File { digest, .. },
+                ..
+            } = &staged.operations[*index]
+                && let Place::Inside { .. } = staged.places[*index]
+            {
+                self.index.trust(path, stat, *digest);
+            }
+        }
+        self.save_index(None);
     }
 
     /// Takes a change back that failed with `change`.

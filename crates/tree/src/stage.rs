@@ -1,6 +1,7 @@
 //! Building what a push brings, beside the tree and without touching it.
 
 pub(crate) mod kept;
+pub(crate) mod nest;
 
 use std::{
     collections::HashMap,
@@ -17,11 +18,15 @@ use patchwire_protocol::{
 };
 
 use crate::{
-    confine::{Context, Dir, PathError, Walker, set_file_mode},
+    confine::{Context, Dir, PathError, Stat, Walker, set_file_mode},
     inventory::Observer,
-    stage::kept::{Keeper, Kept},
+    stage::{
+        kept::{Keeper, Kept},
+        nest::{Nest, Place},
+    },
     step::slot_name,
     store::{KEPT, Store, StoreError},
+    time::Time,
 };
 
 /// From how many files on one sync of the whole file system is cheaper than one for each.
@@ -94,9 +99,13 @@ pub struct Staged {
     pub(crate) root: Digest,
     pub(crate) target: Arc<Manifest>,
     pub(crate) operations: Vec<Operation>,
-    /// For each operation whether its slot, by its index, is filled.
-    pub(crate) filled: Vec<bool>,
+    /// For each operation where it is staged.
+    pub(crate) places: Vec<Place>,
+    /// The files in directories that are wholly new, by operation.
+    pub(crate) nested: Vec<(usize, Stat)>,
     pub(crate) slots: Dir,
+    /// How many operations have been built.
+    built: usize,
     /// The operation whose content was cut off.
     cut_off: Option<usize>,
     staging: Dir,
@@ -144,15 +153,17 @@ impl Staged {
     /// Puts the contents away that were sent whole, and the beginning of the one that was cut off.
     fn keep_contents(&self) -> io::Result<()> {
         let mut keeper = Keeper::new(&self.state)?;
+        let mut nest = Nest::new(&self.slots, &self.operations);
         for (index, operation) in self.operations.iter().enumerate() {
             if let Operation::Put {
                 entry: Entry::File { len, digest, .. },
                 source: Source::Whole { .. },
                 ..
             } = operation
-                && (self.filled[index] || self.cut_off == Some(index))
+                && (index < self.built || self.cut_off == Some(index))
             {
-                keeper.keep(&self.slots, &slot_of(index), *digest, *len)?;
+                let (dir, name) = nest.find(index, self.places[index])?;
+                keeper.keep(dir, &name, *digest, *len)?;
             }
         }
         Ok(())
@@ -226,6 +237,8 @@ impl Store {
             let slots = self.staging.open_dir(&name)?;
             Ok((slots, self.staging.try_clone()?, self.state.try_clone()?))
         };
+        let by_path = nest::by_path(operations);
+        let places = nest::places(&self.root, base, operations, &by_path)?;
         let (slots, staging, state) = make_slots().context("create", &name)?;
         // From here on, what was staged goes with this value.
         let mut staged = Staged {
@@ -234,26 +247,46 @@ impl Store {
             root: target,
             target: Arc::new(result),
             operations: operations.to_vec(),
-            filled: vec![false; operations.len()],
+            places,
+            nested: Vec::new(),
             slots,
+            built: 0,
             cut_off: None,
             staging,
             state,
             fate: Fate::Kept,
         };
-        let sent = operations.iter().filter(|o| is_file(o)).count();
+        let put = operations.iter().filter(|o| !o.is_delete()).count();
         let mut builder = Builder {
             store: self,
             available,
             base,
-            slots: &staged.slots,
+            nest: Nest::new(&staged.slots, operations),
+            floors: self.floors(),
             content,
-            sync_each: sent <= MANY,
+            sync_each: put <= MANY,
             takers: takers(operations),
         };
+        let directories = || {
+            let is_directory = |index: &&usize| nest::is_directory(&operations[**index]);
+            by_path.iter().filter(is_directory).copied()
+        };
+        for index in directories() {
+            if let Err(error) = builder.make_directory(index, staged.places[index]) {
+                staged.give_up();
+                return Err(error.into());
+            }
+        }
         for (index, operation) in operations.iter().enumerate() {
-            match builder.build(index, operation) {
-                Ok(filled) => staged.filled[index] = filled,
+            match builder.build(index, operation, staged.places[index]) {
+                Ok(built) => {
+                    staged.built = index + 1;
+                    match built {
+                        Built::AsItStands => staged.places[index] = Place::Nowhere,
+                        Built::Nested(stat) => staged.nested.push((index, stat)),
+                        Built::Else => {}
+                    }
+                }
                 Err(error) => {
                     match error {
                         StageError::Stream { .. } => staged.cut_off = Some(index),
@@ -278,23 +311,31 @@ impl Store {
                 });
             }
         }
-        let sync = match sent <= MANY {
-            true => staged.slots.sync(),
-            false => staged.slots.sync_file_system(),
+        let finish = |builder: &mut Builder<'_>| {
+            for index in directories().rev() {
+                builder.finish_directory(index, &operations[index], staged.places[index])?;
+            }
+            let sync = match builder.sync_each {
+                true => staged.slots.sync(),
+                false => staged.slots.sync_file_system(),
+            };
+            sync.context("sync", &name)
         };
-        sync.context("sync", &name)?;
-        Ok(staged)
-    }
-}
-
-fn is_file(operation: &Operation) -> bool {
-    matches!(
-        operation,
-        Operation::Put {
-            entry: Entry::File { .. },
-            ..
+        match finish(&mut builder) {
+            Ok(()) => Ok(staged),
+            Err(error) => {
+                staged.give_up();
+                Err(error.into())
+            }
         }
-    )
+    }
+
+    /// The earliest mtimes that files may get where others were until a moment ago.
+    fn floors(&self) -> HashMap<&RelativePath, Time> {
+        let gone = self.record.iter().flat_map(|record| &record.gone);
+        gone.map(|(path, last)| (path, last.plus_seconds(1)))
+            .collect()
+    }
 }
 
 /// How many operations take each content up that was kept.
@@ -325,56 +366,126 @@ struct Builder<'a> {
     store: &'a Store,
     available: &'a Manifest,
     base: &'a Manifest,
-    slots: &'a Dir,
+    nest: Nest<'a>,
+    floors: HashMap<&'a RelativePath, Time>,
     content: &'a mut dyn BufRead,
+    /// Whether each file is synced, and each directory; otherwise all are at once.
     sync_each: bool,
     /// By how many operations each kept content is still to be taken up.
     takers: HashMap<Digest, usize>,
 }
 
+/// What was built.
+enum Built {
+    /// Nothing: what stands is taken as it is.
+    AsItStands,
+    /// A file in a directory that is wholly new.
+    Nested(Stat),
+    /// Something else.
+    Else,
+}
+
 impl Builder<'_> {
-    /// Fills the operation's slot. Tells whether there is something in it.
-    fn build(&mut self, index: usize, operation: &Operation) -> Result<bool, StageError> {
+    /// Creates a directory so that it can be worked in.
+    fn make_directory(&mut self, index: usize, place: Place) -> Result<(), PathError> {
+        let mut make = || {
+            let (dir, name) = self.nest.find(index, place)?;
+            dir.make_dir(&name)
+        };
+        make().context("create", slot_of(index))
+    }
+
+    /// Gives a directory its mode, once all that it holds is there. One that is still to be renamed
+    /// gets it in the end.
+    fn finish_directory(
+        &mut self,
+        index: usize,
+        operation: &Operation,
+        place: Place,
+    ) -> Result<(), PathError> {
+        let Operation::Put {
+            path,
+            entry: Entry::Directory { mode },
+            ..
+        } = operation
+        else {
+            return Ok(());
+        };
+        let bits = match place {
+            Place::Inside { .. } => mode.bits(),
+            Place::Slot | Place::Nowhere => mode.bits() | 0o700,
+        };
+        let mut finish = || {
+            let (dir, name) = self.nest.find(index, place)?;
+            let dir = dir.open_dir(&name)?;
+            dir.set_mode(bits)?;
+            match self.sync_each {
+                true => dir.sync(),
+                false => Ok(()),
+            }
+        };
+        finish().context("create", path.as_bytes())
+    }
+
+    /// Builds what an operation puts.
+    fn build(
+        &mut self,
+        index: usize,
+        operation: &Operation,
+        place: Place,
+    ) -> Result<Built, StageError> {
         let Operation::Put {
             path,
             entry,
             source,
         } = operation
         else {
-            return Ok(false);
+            return Ok(Built::Else);
         };
-        let slot = slot_of(index);
+        let local = |error| PathError::new("write", path.as_bytes(), error);
         match entry {
-            Entry::Directory { mode } => stage_directory(self.slots, &slot, *mode)?,
-            Entry::Symlink { target } => self
-                .slots
-                .symlink(target.as_bytes(), &slot)
-                .context("create the link", path.as_bytes())?,
+            Entry::Directory { .. } => {}
+            Entry::Symlink { target } => {
+                let (dir, name) = self.nest.find(index, place).map_err(local)?;
+                dir.symlink(target.as_bytes(), &name)
+                    .context("create the link", path.as_bytes())?;
+            }
             Entry::File { mode, len, digest } => {
                 if self.stands_already(path, entry, source)? {
-                    return Ok(false);
+                    return Ok(Built::AsItStands);
                 }
                 let wanted = Wanted {
                     path,
                     len: *len,
                     digest: *digest,
                 };
-                let local = |error| PathError::new("write", path.as_bytes(), error);
                 let file = match source {
-                    Source::Whole { kept: kept @ 1.. } => self.resume(&slot, &wanted, *kept)?,
+                    Source::Whole { kept: kept @ 1.. } => {
+                        self.resume((index, place), &wanted, *kept)?
+                    }
                     _ => {
-                        let file = self.slots.create_file(&slot).map_err(local)?;
+                        let (dir, name) = self.nest.find(index, place).map_err(local)?;
+                        let file = dir.create_file(&name).map_err(local)?;
                         self.fill(&file, &wanted, source)?;
                         file
                     }
                 };
                 set_file_mode(&file, mode.bits()).map_err(local)?;
+                let stat = match place {
+                    Place::Inside { .. } => {
+                        let floor = self.floors.get(path).copied().unwrap_or_default();
+                        Some(date(&file, Time::now().max(floor)).map_err(local)?)
+                    }
+                    // It gets its mtime when it is put in place.
+                    Place::Slot | Place::Nowhere => None,
+                };
                 if self.sync_each {
                     file.sync_all().map_err(local)?;
                 }
+                return Ok(stat.map_or(Built::Else, Built::Nested));
             }
         }
-        Ok(true)
+        Ok(Built::Else)
     }
 
     /// A file that was never managed and is already what it is to be is taken as it is, so that
@@ -438,7 +549,12 @@ impl Builder<'_> {
 
     /// Takes up what is kept of a content, and lets the rest follow. One that is not what it is to be
     /// in the end is kept no longer.
-    fn resume(&mut self, slot: &[u8], wanted: &Wanted<'_>, have: u64) -> Result<File, StageError> {
+    fn resume(
+        &mut self,
+        (index, place): (usize, Place),
+        wanted: &Wanted<'_>,
+        have: u64,
+    ) -> Result<File, StageError> {
         let not_kept = || StageError::NotKept {
             path: wanted.path.clone(),
         };
@@ -447,14 +563,10 @@ impl Builder<'_> {
         *takers = takers.saturating_sub(1);
         let is_last = *takers == 0;
         let mut hasher = blake3::Hasher::new();
+        let (dir, name) = self.nest.find(index, place).map_err(local)?;
         let file = if is_last {
-            let taken = kept::take(
-                &self.store.state,
-                wanted.digest,
-                wanted.len,
-                self.slots,
-                slot,
-            );
+            let (state, digest) = (&self.store.state, wanted.digest);
+            let taken = kept::take(state, digest, wanted.len, dir, &name);
             let mut file = taken.map_err(local)?.ok_or_else(not_kept)?;
             if file.metadata().map_err(local)?.len() < have {
                 return Err(not_kept());
@@ -467,7 +579,7 @@ impl Builder<'_> {
             let kept = kept::open(&self.store.state, wanted.digest, wanted.len);
             let kept = kept.map_err(local)?.ok_or_else(not_kept)?;
             let mut kept = BufReader::with_capacity(BUFFER, kept);
-            let file = self.slots.create_file(slot).map_err(local)?;
+            let file = dir.create_file(&name).map_err(local)?;
             match copy(&mut kept, &file, wanted, have, &mut hasher) {
                 Ok(()) => file,
                 Err(CopyError::Read(_)) => return Err(not_kept()),
@@ -614,6 +726,12 @@ fn copy(
         left -= take as u64;
     }
     Ok(())
+}
+
+/// Gives a file its mtime, and returns its status.
+fn date(file: &File, time: Time) -> io::Result<Stat> {
+    file.set_modified(time.into())?;
+    Stat::of_file(file)
 }
 
 /// The name of an operation's slot. Operations are far fewer than a slot's number can count.

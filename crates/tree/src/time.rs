@@ -1,6 +1,6 @@
 //! File times.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use patchwire_protocol::codec::{self, Decode, Encode};
 
@@ -10,6 +10,17 @@ use patchwire_protocol::codec::{self, Decode, Encode};
 pub(crate) struct Time {
     pub(crate) seconds: i64,
     pub(crate) nanos: u32,
+}
+
+impl From<Time> for SystemTime {
+    fn from(time: Time) -> Self {
+        let nanos = Duration::from_nanos(time.nanos.into());
+        let seconds = Duration::from_secs(time.seconds.unsigned_abs());
+        match time.seconds < 0 {
+            true => UNIX_EPOCH - seconds + nanos,
+            false => UNIX_EPOCH + seconds + nanos,
+        }
+    }
 }
 
 impl Time {

@@ -16,7 +16,11 @@ use super::{CommitError, retain_recent};
 use crate::{
     confine::{Context, Dir, Kind, PathError, Stat, Walker},
     inventory::{self, Observer},
-    stage::{Staged, stage_directory},
+    stage::{
+        Staged,
+        nest::{self, Place},
+        stage_directory,
+    },
     step::{Action, Step, slot_name},
     store::Store,
     time::Time,
@@ -42,12 +46,11 @@ pub(super) struct Planned {
 /// Plans a commit. Removals come first, deepest first; then what is put, parents first.
 pub(super) fn plan_steps(
     store: &Store,
-    staged: &Staged,
+    staged: &mut Staged,
     removal: Removal,
 ) -> Result<Planned, CommitError> {
     let record = store.record.as_ref();
-    let mut by_path: Vec<usize> = (0..staged.operations.len()).collect();
-    by_path.sort_unstable_by_key(|index| staged.operations[*index].path());
+    let by_path = nest::by_path(&staged.operations);
     let mut planner = Planner {
         walker: Walker::new(&store.root),
         observer: Observer::new(&store.index),
@@ -67,15 +70,27 @@ pub(super) fn plan_steps(
         moved_aside: BTreeSet::new(),
         gone: record.map_or_else(BTreeMap::new, |r| r.gone.iter().cloned().collect()),
     };
-    for index in by_path {
+    let (operations, places) = (&staged.operations, &mut staged.places);
+    for &index in &by_path {
         let slot = slot_number(index);
-        match &staged.operations[index] {
-            Operation::Delete { path } => planner.delete(path, slot)?,
-            Operation::Put { path, entry, .. } if staged.filled[index] => {
-                planner.put(path, entry, slot)?;
+        let (path, entry) = match &operations[index] {
+            Operation::Delete { path } => {
+                planner.delete(path, slot)?;
+                continue;
             }
+            Operation::Put { path, entry, .. } => (path, entry),
+        };
+        match places[index] {
             // Taken as it stands when it was staged.
-            Operation::Put { path, entry, .. } => planner.keep(path, entry)?,
+            Place::Nowhere => planner.keep(path, entry)?,
+            Place::Slot => {
+                let is_there = planner.put(path, entry, slot)?;
+                if is_there {
+                    nest::unpack(&staged.slots, operations, &by_path, places, index)?;
+                }
+            }
+            // It comes with the directory that it is in.
+            Place::Inside { .. } => drop(planner.gone.remove(path)),
         }
     }
     Ok(planner.finish())
@@ -121,7 +136,8 @@ impl Planner<'_> {
         }
     }
 
-    fn put(&mut self, path: &RelativePath, entry: &Entry, slot: u32) -> Result<(), PathError> {
+    /// Tells whether it is a directory, and one is there already.
+    fn put(&mut self, path: &RelativePath, entry: &Entry, slot: u32) -> Result<bool, PathError> {
         self.heal_directories(path)?;
         self.note_drift(path)?;
         let standing = self.find(path)?;
@@ -139,12 +155,13 @@ impl Planner<'_> {
             if standing.kind != Kind::Directory && standing.inode != staged {
                 self.touch_parent(path)?;
                 self.push_put(path, slot, Action::Replace { staged });
-                return Ok(());
+                return Ok(false);
             }
             let spare = self.spare_slot();
             self.take_out(path, spare, &standing)?;
         }
-        self.create(path, slot)
+        self.create(path, slot)?;
+        Ok(false)
     }
 
     fn put_directory(
@@ -153,14 +170,14 @@ impl Planner<'_> {
         mode: Mode,
         slot: u32,
         standing: Option<Stat>,
-    ) -> Result<(), PathError> {
+    ) -> Result<bool, PathError> {
         if let Some(standing) = standing {
             if standing.kind == Kind::Directory {
                 let to = standing.mode & !0o777 | mode.bits();
                 if to != standing.mode {
                     self.final_modes.insert(path.clone(), (standing.mode, to));
                 }
-                return Ok(());
+                return Ok(true);
             }
             let spare = self.spare_slot();
             self.take_out(path, spare, &standing)?;
@@ -170,7 +187,8 @@ impl Planner<'_> {
             self.final_modes.insert(path.clone(), (staged, mode.bits()));
         }
         self.created.insert(path.clone());
-        self.create(path, slot)
+        self.create(path, slot)?;
+        Ok(false)
     }
 
     fn create(&mut self, path: &RelativePath, slot: u32) -> Result<(), PathError> {

@@ -541,7 +541,7 @@ fn a_large_tree_is_looked_at_in_order_whoever_looks() {
     let names: Vec<_> = (0..9000).map(|n| format!("{n:04} = {n}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     push(&mut store, 1, &Tree::new(&names)).unwrap();
-    assert!(std::sync::Arc::ptr_eq(
+    assert!(Arc::ptr_eq(
         &store.inventory().unwrap().manifest,
         &store.managed
     ));
@@ -556,6 +556,112 @@ fn a_large_tree_is_looked_at_in_order_whoever_looks() {
     let staged = stage(&mut store, 2, &Tree::new(&names[1..])).unwrap();
     let beside = store.drift_beside(&staged).unwrap();
     assert_eq!(beside, drift[1..]);
+}
+
+/// A directory that is wholly new, of every kind of entry.
+fn with_package() -> Tree {
+    Tree::new(&[
+        "pkg/",
+        "pkg-b = sorted between",
+        "pkg/a ! = a",
+        "pkg/link -> a",
+        "pkg/narrow/",
+        "pkg/narrow/deep/",
+        "pkg/narrow/deep/x = x",
+        "pkg/narrow/y = y",
+        "pkg/z = z",
+        "same = 1",
+    ])
+    .with("pkg/narrow", Node::Dir(0o555))
+    .with("pkg/narrow/deep", Node::Dir(0o500))
+}
+
+#[test]
+fn a_new_directory_comes_and_goes_whole() {
+    let dir = scratch();
+    let root = dir.path();
+    let mut store = open(root);
+    let old = Tree::new(&["same = 1"]);
+    push(&mut store, 1, &old).unwrap();
+    push(&mut store, 2, &with_package()).unwrap();
+    assert_eq!(Tree::read(root), with_package());
+    let steps = &store.undo.as_ref().unwrap().steps;
+    let paths: Vec<_> = steps.iter().map(|step| step.path.clone()).collect();
+    assert_eq!(paths, ["pkg", "pkg-b"].map(path));
+    let deep = store.root.walk(&path("pkg/narrow/deep")).unwrap();
+    let known = store
+        .index
+        .digest(&path("pkg/narrow/deep/x"), &deep.stat(b"x").unwrap());
+    assert_eq!(known, Some(patchwire_delta::Digest::of(b"x")));
+    assert_eq!(store.inventory().unwrap().drift, []);
+    fs::write(root.join("pkg/cache"), "by the app").unwrap();
+    store.roll_back(&mut |_| ()).unwrap();
+    assert_eq!(Tree::read(root), old);
+}
+
+#[test]
+fn a_new_directory_that_someone_makes_meanwhile_is_joined() {
+    for made in [
+        &["pkg/", "pkg/mine = mine"][..],
+        &[
+            "pkg/",
+            "pkg/narrow/",
+            "pkg/narrow/mine = mine",
+            "pkg/narrow/y = other",
+        ],
+        &[
+            "pkg/",
+            "pkg/narrow/",
+            "pkg/narrow/deep/",
+            "pkg/z/",
+            "pkg/z/mine = mine",
+        ],
+    ] {
+        let dir = scratch();
+        let root = dir.path();
+        let mut store = open(root);
+        push(&mut store, 1, &Tree::new(&["same = 1"])).unwrap();
+        let staged = stage(&mut store, 2, &with_package()).unwrap();
+        Tree::new(made).write(root);
+        let before = Tree::read(root);
+        store.commit(staged, &[], &mut |_| ()).unwrap();
+        let mut expected = with_package();
+        for (name, node) in &Tree::new(made).0 {
+            if name.ends_with("mine") && !name.starts_with("pkg/z/") {
+                expected = expected.with(name, node.clone());
+            }
+        }
+        assert_eq!(Tree::read(root), expected);
+        store.roll_back(&mut |_| ()).unwrap();
+        assert_eq!(Tree::read(root), before);
+    }
+}
+
+#[test]
+fn a_new_directory_may_take_the_place_of_what_is_in_its_way() {
+    let dir = scratch();
+    let root = dir.path();
+    let mut store = open(root);
+    push(&mut store, 1, &Tree::new(&["pkg = a file", "same = 1"])).unwrap();
+    let staged = stage(&mut store, 2, &with_package()).unwrap();
+    fs::remove_file(root.join("pkg")).unwrap();
+    symlink("/", root.join("pkg")).unwrap();
+    let done = store.commit(staged, &[], &mut |_| ()).unwrap();
+    assert_eq!(done.drift, [path("pkg")]);
+    assert_eq!(Tree::read(root), with_package());
+}
+
+#[test]
+fn files_in_a_new_directory_are_newer_than_those_that_were_there() {
+    let dir = scratch();
+    let mut store = open(dir.path());
+    let mtime = || fs::metadata(dir.path().join("d/a.py")).unwrap().mtime();
+    let with = Tree::new(&["b = 1", "d/", "d/a.py = 1"]);
+    push(&mut store, 1, &with).unwrap();
+    let first = mtime();
+    push(&mut store, 2, &Tree::new(&["b = 1"])).unwrap();
+    push(&mut store, 3, &with).unwrap();
+    assert!(mtime() > first);
 }
 
 #[test]

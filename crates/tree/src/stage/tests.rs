@@ -138,7 +138,7 @@ fn a_basis_that_changed_here_is_told_from_bad_content() {
 
 /// A push of three contents, the last of them cut off after two bytes.
 fn cut_off(store: &mut Store) -> Tree {
-    let target = Tree::new(&["a = first", "b = second", "c = third"]);
+    let target = Tree::new(&["a = first", "d/", "d/b = second", "d/c = third"]);
     let (available, operations, content) = operations(store, &target);
     let cut = &content[..content.len() - 3];
     let error = store
@@ -170,7 +170,7 @@ fn resume(
             source: Source::Whole { kept: have },
         } = operation
         else {
-            panic!("every file is sent");
+            continue;
         };
         *have = kept(digest);
         let Some(Node::File(bytes, _)) = target.0.get(path.as_path().to_str().unwrap()) else {
@@ -249,7 +249,7 @@ fn what_is_kept_is_believed_only_by_its_digest() {
     let target = cut_off(&mut store);
     let third = Digest::of(b"third");
     let not_kept = |error| {
-        let named = matches!(&error, StageError::NotKept { path: p } if *p == path("c"));
+        let named = matches!(&error, StageError::NotKept { path: p } if *p == path("d/c"));
         assert!(named, "{error}");
     };
     not_kept(
