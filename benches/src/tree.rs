@@ -19,13 +19,14 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub(crate) use self::relay::{Args as RelayArgs, serve as serve_relay};
 use self::{
     peers::version,
+    report::Measured,
     rows::{Field, Row, Sizes},
     site::Site,
 };
@@ -82,7 +83,8 @@ stand with the first engine, which is patchwire.
   floors        objects with what, measured, at_most, unit (times or bytes) and ok
   notes         texts
 
-The exit status is 0 whatever the floors say.
+The exit status is 0 whatever the floors say, and 1 if something could not be measured or a target was not \
+what its source is.
 
 Examples:
   patchwire-benches tree --quick
@@ -152,31 +154,41 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     progress.set_style(ProgressStyle::with_template("{elapsed} {msg}")?);
     let mut field = Field::new(&site, sizes, &progress);
     let mut all = Vec::new();
+    let mut failed = Vec::new();
     for row in chosen {
-        let measured = row
-            .measure(&mut field)
-            .with_context(|| format!("{} can't be measured", row.name()))?;
-        if !args.json {
-            progress.suspend(|| {
-                let mut out = io::stdout().lock();
-                measured.iter().try_for_each(|of| of.print(&mut out))
-            })?;
+        match row.measure(&mut field) {
+            Ok(measured) => {
+                if !args.json {
+                    progress.suspend(|| {
+                        let mut out = io::stdout().lock();
+                        measured.iter().try_for_each(|of| of.print(&mut out))
+                    })?;
+                }
+                all.extend(measured);
+            }
+            Err(error) => {
+                interruption.check()?;
+                // The others can be measured all the same.
+                progress.suspend(|| eprintln!("NOT MEASURED: {}: {error:#}", row.name()));
+                failed.push(row.name());
+            }
         }
-        all.extend(measured);
     }
     progress.finish_and_clear();
 
     let mut out = io::stdout().lock();
     if args.json {
-        let rows: Vec<_> = all.iter().flat_map(report::Measured::rows).collect();
+        let rows: Vec<_> = all.iter().flat_map(Measured::rows).collect();
         serde_json::to_writer_pretty(&mut out, &rows)?;
-        return Ok(writeln!(out)?);
+        writeln!(out)?;
+    } else {
+        writeln!(
+            out,
+            "{} rounds after one that doesn't count; {}; caches are warm",
+            sizes.rounds,
+            versions.join("; ")
+        )?;
     }
-    writeln!(
-        out,
-        "{} rounds after one that doesn't count; {}; caches are warm",
-        sizes.rounds,
-        versions.join("; ")
-    )?;
+    ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
     Ok(())
 }

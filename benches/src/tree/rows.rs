@@ -11,7 +11,7 @@ mod traffic;
 mod unchanged;
 mod warm;
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use clap::ValueEnum;
 use indicatif::ProgressBar;
@@ -129,6 +129,10 @@ impl<'a> Field<'a> {
     fn plant(&self, name: &str, files: usize) -> anyhow::Result<Forest> {
         self.show(&format!("making {files} files"));
         let root = self.site.dir.join("sources").join(name);
+        // A row that failed may have left some of it.
+        if root.exists() {
+            fs::remove_dir_all(&root)?;
+        }
         let forest = Forest::plant(&root, files, files as u64, &self.site.interruption)?;
         commit(self.site, &root)?;
         Ok(forest)
@@ -140,7 +144,7 @@ impl<'a> Field<'a> {
     }
 
     fn rsync(&self) -> anyhow::Result<Rsync<'a>> {
-        std::fs::create_dir_all(self.target(""))?;
+        fs::create_dir_all(self.target(""))?;
         Rsync::new(self.site)
     }
 
