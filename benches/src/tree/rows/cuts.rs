@@ -74,7 +74,10 @@ pub(super) fn measure(field: &Field<'_>) -> anyhow::Result<Measured> {
         {
             carried += bytes;
             done += 1;
-            relay = CutRelay::start(field.site, relay.port, distance(&places, done))?;
+            let port = relay.port;
+            // The port is free once it has ended.
+            drop(relay);
+            relay = CutRelay::start(field.site, port, distance(&places, done))?;
         }
     };
     let took = started.elapsed().as_secs_f64();
