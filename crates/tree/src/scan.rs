@@ -158,7 +158,7 @@ pub enum ScanError {
     #[error(transparent)]
     Path(#[from] PathError),
     /// Several things can't be read: a handful of them.
-    #[error("cannot read {} paths or more: {}", errors.len(), reasons(errors))]
+    #[error("cannot read {}", reasons(errors))]
     Unreadable {
         /// What, and why not; sorted by path.
         errors: Vec<PathError>,
@@ -209,16 +209,17 @@ impl ScanError {
     /// Of all that went wrong, what is to be told.
     fn of_all(mut errors: Vec<(Arc<[u8]>, Self)>) -> Option<Self> {
         errors.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let is_path = |(_, error): &(_, Self)| matches!(error, Self::Path(_));
-        if errors.len() > 1 && errors.iter().all(is_path) {
-            let path = |(_, error)| match error {
-                Self::Path(error) => Some(error),
-                _ => None,
-            };
-            let errors = errors.into_iter().filter_map(path).collect();
-            return Some(Self::Unreadable { errors });
+        let unreadable = |(_, error)| match error {
+            Self::Path(error) | Self::Rules(RulesError::File(error)) => Ok(error),
+            error => Err(error),
+        };
+        match errors.len() {
+            0 | 1 => errors.pop().map(|(_, error)| error),
+            _ => match errors.into_iter().map(unreadable).collect() {
+                Ok(errors) => Some(Self::Unreadable { errors }),
+                Err(first) => Some(first),
+            },
         }
-        errors.into_iter().next().map(|(_, error)| error)
     }
 
     fn of_unreadable(mut errors: Vec<PathError>) -> Self {

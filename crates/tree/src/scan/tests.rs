@@ -133,6 +133,80 @@ fn patterns_of_the_configuration() {
 }
 
 #[test]
+fn permissions_are_pushed_as_the_options_say() {
+    let dir = tempfile::tempdir().unwrap();
+    Tree::default()
+        .with("d", Node::Dir(0o700))
+        .with("d/private", Node::File("p".into(), 0o600))
+        .with("d/run", Node::File("r".into(), 0o711))
+        .with("d/shared", Node::File("s".into(), 0o674))
+        .write(dir.path());
+    let modes = |modes| {
+        let options = ScanOptions { modes, ..options() };
+        let scan = scan_with(dir.path(), &options).unwrap();
+        let mode = |entry: &ManifestEntry| match entry.entry {
+            Entry::File { mode, .. } | Entry::Directory { mode } => mode.bits(),
+            Entry::Symlink { .. } => panic!("there is no link"),
+        };
+        scan.manifest.entries().iter().map(mode).collect::<Vec<_>>()
+    };
+    assert_eq!(modes(ModePolicy::All), [0o700, 0o600, 0o711, 0o674]);
+    assert_eq!(modes(ModePolicy::Executable), [0o755, 0o644, 0o755, 0o644]);
+}
+
+#[test]
+fn names_that_are_the_same_on_other_disks_are_told_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    Tree::new(&[
+        ".gitignore = *.log\n",
+        "Read.me = 1",
+        "read.ME = 2",
+        "a.log = ignored",
+        "A.LOG = not",
+        "d/",
+        "d/caf\u{e9} = composed",
+        "d/cafe\u{301} = decomposed",
+        "x/",
+        "x/only-logs/",
+        "x/only-logs/b.log = ignored",
+        "x/Only-Logs = file",
+    ])
+    .write(dir.path());
+    let scan = scan_with(dir.path(), &options()).unwrap();
+    let pair = |a: &str, b: &str| (path(a), path(b));
+    assert_eq!(
+        scan.collisions,
+        [
+            pair("Read.me", "read.ME"),
+            pair("d/cafe\u{301}", "d/caf\u{e9}")
+        ]
+    );
+    assert_eq!(scan.manifest.inside(&path("d")).len(), 2);
+}
+
+#[test]
+fn all_that_cannot_be_read_is_named_up_to_a_handful() {
+    let dir = tempfile::tempdir().unwrap();
+    // Also for root, who may read everything: ignore files that are too large for anybody.
+    for made in ["a", "b/c", "d"] {
+        fs::create_dir_all(dir.path().join(made)).unwrap();
+        let file = File::create(dir.path().join(made).join(".gitignore")).unwrap();
+        file.set_len(17 << 20).unwrap();
+    }
+    let error = scan_with(dir.path(), &options()).unwrap_err();
+    let ScanError::Unreadable { errors } = &error else {
+        panic!("{error}");
+    };
+    let paths: Vec<_> = errors.iter().map(|error| &*error.path).collect();
+    assert_eq!(paths, ["a/.gitignore", "b/c/.gitignore", "d/.gitignore"]);
+    assert!(
+        error
+            .to_string()
+            .contains("“b/c/.gitignore” (an ignore file of more than")
+    );
+}
+
+#[test]
 fn what_cannot_be_pushed_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
