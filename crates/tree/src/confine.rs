@@ -89,8 +89,8 @@ pub(crate) struct Stat {
     pub(crate) changed: Time,
     pub(crate) device: u64,
     pub(crate) inode: u64,
-    /// How many names it has.
-    pub(crate) links: u64,
+    /// Whether it has another name somewhere, as all directories have.
+    pub(crate) has_other_names: bool,
 }
 
 impl Stat {
@@ -108,7 +108,7 @@ impl Stat {
             changed: time(stat.st_ctime, stat.st_ctime_nsec),
             device: stat.st_dev,
             inode: stat.st_ino,
-            links: stat.st_nlink.into(),
+            has_other_names: stat.st_nlink > 1,
         }
     }
 

@@ -364,7 +364,7 @@ mod tests {
             changed: time(changed),
             device: 1,
             inode: 7,
-            links: 1,
+            has_other_names: false,
         }
     }
 

@@ -278,7 +278,7 @@ fn status(path: &Path) -> Option<Stat> {
             len: 0,
             modified: Time::default(),
             changed: Time::default(),
-            links: 0,
+            has_other_names: false,
             ..stat
         },
         Kind::File | Kind::Symlink | Kind::Special => stat,

@@ -132,7 +132,7 @@ impl Tracked {
     fn first_from(&self, path: &[u8]) -> Option<&[u8]> {
         let index = self.0.as_ref()?;
         let entries = index.entries();
-        let at = entries.partition_point(|entry| &entry.path(index)[..] < path);
+        let at = entries.partition_point(|entry| *entry.path(index) < *path);
         Some(entries.get(at)?.path(index))
     }
 }

@@ -4,18 +4,15 @@
 use patchwire_protocol::path::RelativePath;
 use unicode_normalization::UnicodeNormalization;
 
-/// Finds the entries of one directory that are the same for such a disk. Both are sorted, and the
-/// directories that can't be pushed left out.
+/// Finds the entries of one directory that are the same for such a disk.
 pub(super) fn within<'a>(
-    files: impl Iterator<Item = &'a RelativePath> + Clone,
-    directories: impl Iterator<Item = &'a RelativePath> + Clone,
+    entries: impl Iterator<Item = &'a RelativePath> + Clone,
 ) -> Vec<(RelativePath, RelativePath)> {
-    let all = || files.clone().chain(directories.clone());
     // Of two such names one at least isn't folded.
-    if all().all(|path| is_folded(path.name())) {
+    if entries.clone().all(|path| is_folded(path.name())) {
         return Vec::new();
     }
-    let mut folded: Vec<(String, &RelativePath)> = all()
+    let mut folded: Vec<(String, &RelativePath)> = entries
         .filter_map(|path| Some((fold(str::from_utf8(path.name()).ok()?), path)))
         .collect();
     folded.sort_unstable();
@@ -75,7 +72,7 @@ mod tests {
         let path = |name: &str| RelativePath::try_from(name).unwrap();
         let files = ["d/A", "d/README", "d/ReadMe", "d/b"].map(path);
         let directories = ["d/a", "d/c", "d/readme"].map(path);
-        let found = within(files.iter(), directories.iter());
+        let found = within(files.iter().chain(&directories));
         let named = |a: &str, b: &str| (path(a), path(b));
         assert_eq!(
             found,
@@ -85,6 +82,6 @@ mod tests {
                 named("d/ReadMe", "d/readme"),
             ]
         );
-        assert_eq!(within(files[..1].iter(), directories[1..].iter()), []);
+        assert_eq!(within(files[..1].iter().chain(&directories[1..])), []);
     }
 }

@@ -299,12 +299,10 @@ impl<'a> Walk<'a> {
                 tasks.push(task);
             }
         }
-        node.collisions = collisions::within(
-            node.entries.iter().map(|(path, _)| path),
-            node.children
-                .iter()
-                .filter_map(|child| child.relative.as_ref()),
-        );
+        let files = node.entries.iter().map(|(path, _)| path);
+        let children = node.children.iter();
+        let directories = children.filter_map(|child| child.relative.as_ref());
+        node.collisions = collisions::within(files.chain(directories));
         self.count(&node)?;
         Ok((node, tasks))
     }
@@ -359,7 +357,7 @@ impl<'a> Walk<'a> {
         };
         match stat.kind {
             Kind::File => {
-                node.has_hard_links |= stat.links > 1;
+                node.has_hard_links |= stat.has_other_names;
                 let entry = lookup
                     .digest(path, &stat)
                     .map(|digest| self.options.modes.file(&stat, digest));
