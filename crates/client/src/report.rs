@@ -518,6 +518,8 @@ mod tests {
             drift: vec![RelativePath::new(*b"latin-\xe9").unwrap()],
             warnings: vec!["w".to_owned()],
             dry_run: false,
+            plan: None,
+            largest: Vec::new(),
             conflict: None,
         }
     }
