@@ -21,7 +21,8 @@ use patchwire_protocol::{
     message::{
         inner::{Greeting, SignRequest, SignWhat},
         push::{
-            AgentTimings, Answer, AppOptions, Base, Failure, OfferId, Push, PushId, PushStatus,
+            AgentTimings, Answer, AppOptions, Base, Failure, OfferId, Patterns, Push, PushId,
+            PushStatus,
         },
         status::{LastPush, Status},
         value::{Text, WireDigest},
@@ -267,17 +268,24 @@ impl Deployment {
         }
     }
 
-    /// Looks at what stands here. With it comes its listing, compressed, with as much of each digest
-    /// as `digests` says.
+    /// Looks at what stands here, and for a mirror at what lies beside it. With it comes its listing,
+    /// compressed, with as much of each digest as `digests` says.
     pub(crate) async fn offer(
         &self,
+        mirror: Option<Patterns>,
         digests: Digests,
     ) -> Result<(Offered, io::Result<Vec<u8>>), StoreError> {
         self.with_store(move |store| {
-            let inventory = store.inventory()?;
+            let inventory = match &mirror {
+                Some(patterns) => {
+                    store.inventory_for_mirror(patterns.ignore(), patterns.include())?
+                }
+                None => store.inventory()?,
+            };
             let offered = Offered {
                 epoch: store.epoch(),
-                managed: store.committed().is_some(),
+                // All of it is a mirror's to change.
+                managed: mirror.is_some() || store.committed().is_some(),
                 manifest: inventory.manifest,
                 id: OfferId(random()),
                 digests,

@@ -197,7 +197,9 @@ impl Taking {
 
     async fn offer(&mut self, digests: Digests) -> Result<Offer, Failure> {
         let deployment = Arc::clone(&self.deployment);
-        match self.busy(async { deployment.offer(digests).await }).await {
+        let mirror = self.header.mirror.clone();
+        let offering = async { deployment.offer(mirror, digests).await };
+        match self.busy(offering).await {
             Ok((offered, listing)) => {
                 let offer = Offer {
                     epoch: offered.epoch,

@@ -1,5 +1,7 @@
 //! What really lies on the agent's disk.
 
+mod mirror;
+
 use std::{
     io,
     sync::{

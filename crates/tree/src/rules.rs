@@ -118,20 +118,7 @@ impl Rules {
         excludes_file: Option<&Path>,
     ) -> Result<Self, RulesError> {
         let repository = Repository::discover(root)?;
-        let mut rules = Self {
-            prefix: Vec::new(),
-            tracked: Tracked::default(),
-            include: compile(include.iter().map(String::as_str))?,
-            include_below: include
-                .iter()
-                .map(|pattern| literal_prefix(pattern))
-                .collect(),
-            ignore: compile(ignore.iter().map(String::as_str))?,
-            outermost: Vec::new(),
-            above: Scope::default(),
-            sources: Vec::new(),
-            read: Time::now(),
-        };
+        let mut rules = Self::outside_repository(include, ignore)?;
         let repository = repository.as_ref();
         let mut sources: Vec<PathBuf> = excludes_file.map(Path::to_owned).into_iter().collect();
         sources.extend(repository.into_iter().flat_map(Repository::sources));
@@ -164,6 +151,27 @@ impl Rules {
             rules.push_outermost(file)?;
         }
         Ok(rules)
+    }
+
+    /// The rules of a root of which nothing is known but what lies in it.
+    pub(crate) fn outside_repository(
+        include: &[String],
+        ignore: &[String],
+    ) -> Result<Self, PatternError> {
+        Ok(Self {
+            prefix: Vec::new(),
+            tracked: Tracked::default(),
+            include: compile(include.iter().map(String::as_str))?,
+            include_below: include
+                .iter()
+                .map(|pattern| literal_prefix(pattern))
+                .collect(),
+            ignore: compile(ignore.iter().map(String::as_str))?,
+            outermost: Vec::new(),
+            above: Scope::default(),
+            sources: Vec::new(),
+            read: Time::now(),
+        })
     }
 
     fn push_outermost(&mut self, file: &Path) -> Result<(), PathError> {

@@ -23,6 +23,7 @@ use crate::{
     fault::Fault,
     index::StatCache,
     journal::{CommitRecord, Direction, JOURNAL_MAGIC, Journal},
+    rules::RulesError,
     sealed,
     step::Ground,
     store::log::{Contents, Log},
@@ -53,6 +54,9 @@ pub enum StoreError {
     /// A file operation failed.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// The rules of a mirror can't be known.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// The lock of the state directory is held.
     #[error("another agent uses the state directory “{state}”")]
     InUse {

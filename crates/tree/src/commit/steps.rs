@@ -66,10 +66,12 @@ pub(super) fn plan_steps(
         final_modes: BTreeMap::new(),
         known_directories: HashSet::new(),
         created: HashSet::new(),
+        left: HashSet::new(),
         drift: BTreeSet::new(),
         moved_aside: BTreeSet::new(),
         gone: record.map_or_else(BTreeMap::new, |r| r.gone.iter().cloned().collect()),
     };
+    planner.find_left(&staged.operations, &by_path)?;
     let (operations, places) = (&staged.operations, &mut staged.places);
     for &index in &by_path {
         let slot = slot_number(index);
@@ -115,14 +117,49 @@ struct Planner<'a> {
     /// Directories above put paths that are there, or will be.
     known_directories: HashSet<RelativePath>,
     created: HashSet<RelativePath>,
+    /// Directories that were never pushed and are to go, but hold something that stays.
+    left: HashSet<RelativePath>,
     drift: BTreeSet<RelativePath>,
     moved_aside: BTreeSet<RelativePath>,
     gone: BTreeMap<RelativePath, Time>,
 }
 
 impl Planner<'_> {
+    /// Finds the directories that a mirror can't take away, as they hold what it leaves.
+    fn find_left(&mut self, operations: &[Operation], by_path: &[usize]) -> Result<(), PathError> {
+        let beside = |index: &usize| match &operations[*index] {
+            Operation::Delete { path } if self.base.get(path).is_none() => Some(path),
+            _ => None,
+        };
+        let deleted: Vec<&RelativePath> = by_path.iter().filter_map(beside).collect();
+        for path in deleted.iter().rev() {
+            let dir = self
+                .walker
+                .parent_of(path)
+                .and_then(|parent| parent.open_dir(path.name()));
+            let Ok(dir) = dir else { continue };
+            let goes = |name: &Vec<u8>| {
+                let inner = path.join(name);
+                inner.is_ok_and(|inner| {
+                    deleted.binary_search(&&inner).is_ok() && !self.left.contains(&inner)
+                })
+            };
+            let names = dir.list().context("list", path.as_bytes())?;
+            if !names.iter().all(goes) {
+                self.left.insert((*path).clone());
+            }
+        }
+        Ok(())
+    }
+
     fn delete(&mut self, path: &RelativePath, slot: u32) -> Result<(), PathError> {
-        self.note_drift(path)?;
+        if self.left.contains(path) {
+            return Ok(());
+        }
+        // What a mirror takes away is nobody's drift.
+        if self.base.get(path).is_some() {
+            self.note_drift(path)?;
+        }
         if let Some(stat) = self.find(path)? {
             self.take_out(path, slot, &stat)?;
         }

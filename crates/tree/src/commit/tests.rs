@@ -12,7 +12,7 @@ use crate::{
         Fault,
         hook::{Crashed, Effect, Hook},
     },
-    testing::{Node, Tree, open, open_with, path, push, scratch, stage},
+    testing::{Node, Tree, mkfifo, open, open_with, path, push, scratch, stage},
 };
 
 fn big(edit: &str) -> Node {
@@ -717,4 +717,77 @@ fn staged_pushes_are_for_one_tree_and_vanish_when_dropped() {
 fn root_of(store: &Store) -> std::path::PathBuf {
     use std::os::fd::AsRawFd;
     fs::read_link(format!("/proc/self/fd/{}", store.root.as_raw_fd())).unwrap()
+}
+
+/// Pushes `target` as a mirror.
+fn mirror(store: &mut Store, ignore: &[&str], target: &Tree) -> Committed {
+    let ignore: Vec<_> = ignore.iter().map(|&pattern| pattern.to_owned()).collect();
+    let base = store.inventory_for_mirror(&ignore, &[]).unwrap().manifest;
+    let plan = crate::plan(&base, &base, &target.manifest()).finish(|_| false);
+    let root = target.manifest().root();
+    let staged = store.stage([9; 16], &base, &base, root, &plan.operations, &mut &b""[..]);
+    store.commit(staged.unwrap(), &[], &mut |_| ()).unwrap()
+}
+
+#[test]
+fn a_mirror_takes_away_what_is_neither_pushed_nor_ignored_and_brings_it_back() {
+    let dir = scratch();
+    let root = dir.path();
+    let pushed = Tree::new(&[".gitignore = *.log", "a = 1", "pkg/", "pkg/b = 1"]);
+    for is_first in [true, false] {
+        let scattered = [
+            "app.log = kept",
+            "cache/",
+            "cache/deep/",
+            "cache/deep/x = x",
+            "cache/deep/y.log = kept",
+            "empty/",
+            "logs/",
+            "logs/a.log = kept",
+            "pkg/stray = s",
+            "tmp/",
+            "tmp/kept = by a pattern",
+            "link -> a",
+            "gone/",
+            "gone/old/",
+            "gone/old/z = z",
+        ];
+        let root = root.join(is_first.to_string());
+        fs::create_dir(&root).unwrap();
+        let mut store = open(&root);
+        if is_first {
+            pushed.write(&root);
+        } else {
+            push(&mut store, 1, &pushed).unwrap();
+        }
+        Tree::new(&scattered).write(&root);
+        mkfifo(&root.join("gone/fifo"));
+        let before = Tree::read(&root);
+        let done = mirror(&mut store, &["/tmp/kept"], &pushed);
+        let kept = Tree::new(&[
+            "app.log = kept",
+            "cache/",
+            "cache/deep/",
+            "cache/deep/y.log = kept",
+            "gone/",
+            "logs/",
+            "logs/a.log = kept",
+            "tmp/",
+            "tmp/kept = by a pattern",
+        ]);
+        let mut expected = pushed.clone().with("gone/fifo", Node::Fifo);
+        expected.0.extend(kept.0);
+        assert_eq!(Tree::read(&root), expected);
+        assert_eq!((done.drift, done.moved_aside), (vec![], vec![]));
+        let again = store.inventory_for_mirror(&["/tmp/kept".to_owned()], &[]);
+        assert_eq!(
+            *again.unwrap().manifest,
+            pushed.manifest(),
+            "nothing is left to do"
+        );
+        if !is_first {
+            store.roll_back(&mut |_| ()).unwrap();
+            assert_eq!(Tree::read(&root), before);
+        }
+    }
 }
