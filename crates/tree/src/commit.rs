@@ -301,6 +301,7 @@ impl Store {
             gate.open();
             return Err(self.give_up(&journal, error));
         }
+        drop(changes);
         self.record = Some(record);
         self.managed = tree;
         for path in journal.former.keys() {

@@ -12,9 +12,11 @@ pub(crate) type Magic = [u8; 8];
 const HEADER: usize = 8 + Digest::LEN;
 
 pub(crate) fn seal<T: Encode>(magic: Magic, value: &T) -> Vec<u8> {
-    let payload = codec::encode(value);
-    let digest = Digest::of(&payload);
-    [&magic[..], digest.as_bytes(), &payload].concat()
+    let mut bytes = [&magic[..], &[0; Digest::LEN]].concat();
+    codec::encode_to(value, &mut bytes);
+    let digest = Digest::of(&bytes[HEADER..]);
+    bytes[magic.len()..HEADER].copy_from_slice(digest.as_bytes());
+    bytes
 }
 
 /// `None` if the bytes are of another kind or version, cut off, or damaged.

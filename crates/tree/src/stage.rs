@@ -202,7 +202,7 @@ impl Store {
     ///
     /// `base` is the tree that `operations` change into the one whose root is `target`, and
     /// `available` what sources may name: both the committed manifest, or both what
-    /// [`Store::inventory`] told the peer; where nothing was ever committed the base is empty.
+    /// [`Store::inventory`] or [`Store::inventory_for_mirror`] told the peer; where nothing was ever committed the base is empty.
     /// `content` holds, uncompressed and in the order of the operations, what
     /// [`Source::Whole`] and [`Source::Delta`] need, and nothing more.
     ///

@@ -161,10 +161,12 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Contents> {
 }
 
 fn put_change(bytes: &mut Vec<u8>, change: &impl codec::Encode) {
-    let payload = codec::encode(change);
-    bytes.extend((payload.len() as u64).to_le_bytes());
-    bytes.extend(Digest::of(&payload).as_bytes());
-    bytes.extend(payload);
+    let start = bytes.len();
+    bytes.extend([0; HEADER]);
+    codec::encode_to(change, bytes);
+    let (header, payload) = bytes[start..].split_at_mut(HEADER);
+    header[..8].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+    header[8..].copy_from_slice(Digest::of(payload).as_bytes());
 }
 
 /// The payload of the change at the beginning of `bytes`, and what stands behind it; `None` if the
