@@ -91,8 +91,7 @@ pub(super) fn plan_steps(
                     nest::unpack(&staged.slots, operations, &by_path, places, index)?;
                 }
             }
-            // It comes with the directory that it is in.
-            Place::Inside { .. } => drop(planner.gone.remove(path)),
+            Place::Inside { .. } => planner.put_inside(path),
         }
     }
     Ok(planner.finish())
@@ -199,6 +198,15 @@ impl Planner<'_> {
         }
         self.create(path, slot)?;
         Ok(false)
+    }
+
+    /// What comes with the directory that it is in, which isn't there: what was committed in that is
+    /// gone by someone's doing.
+    fn put_inside(&mut self, path: &RelativePath) {
+        self.gone.remove(path);
+        if self.base.get(path).is_some() {
+            self.drift.insert(path.clone());
+        }
     }
 
     fn put_directory(

@@ -638,6 +638,39 @@ fn a_new_directory_that_someone_makes_meanwhile_is_joined() {
 }
 
 #[test]
+fn a_directory_that_someone_removed_comes_back_and_all_that_was_in_it_is_drift() {
+    let dir = scratch();
+    let root = dir.path();
+    let mut store = open(root);
+    push(&mut store, 1, &with_package()).unwrap();
+    fs::set_permissions(root.join("pkg/narrow"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::remove_dir_all(root.join("pkg")).unwrap();
+    let there = store.inventory().unwrap().manifest;
+    let target = with_package();
+    let plan = crate::plan(&there, &there, &target.manifest()).finish(|_| false);
+    let content = b"axyz";
+    let digest = target.manifest().root();
+    let staged = store.stage(
+        [2; 16],
+        &there,
+        &there,
+        digest,
+        &plan.operations,
+        &mut &content[..],
+    );
+    let staged = staged.unwrap();
+    assert_eq!(store.drift_beside(&staged).unwrap(), []);
+    let done = store.commit(staged, &[], &mut |_| ()).unwrap();
+    assert_eq!(Tree::read(root), target);
+    let inside = target
+        .0
+        .keys()
+        .filter(|name| *name == "pkg" || name.starts_with("pkg/"));
+    let inside: Vec<_> = inside.map(|name| path(name)).collect();
+    assert_eq!(done.drift, inside);
+}
+
+#[test]
 fn a_new_directory_may_take_the_place_of_what_is_in_its_way() {
     let dir = scratch();
     let root = dir.path();
