@@ -130,8 +130,8 @@ impl StatCache {
         }
     }
 
-    /// Remembers a digest of a file whose mtime nobody can give it but who asks for it: to the
-    /// nanosecond what we chose.
+    /// Remembers a digest of a file that has, to the nanosecond, the mtime that we gave it: whoever
+    /// writes to it gives it another.
     pub(crate) fn trust(&mut self, path: &RelativePath, stat: &Stat, digest: Digest) {
         let known = Known {
             len: stat.len,

@@ -379,7 +379,7 @@ struct Builder<'a> {
 enum Built {
     /// Nothing: what stands is taken as it is.
     AsItStands,
-    /// A file in a directory that is wholly new.
+    /// A file in a directory that is wholly new, with the status by which it is known.
     Nested(Stat),
     /// Something else.
     Else,
@@ -474,7 +474,7 @@ impl Builder<'_> {
                 let stat = match place {
                     Place::Inside { .. } => {
                         let floor = self.floors.get(path).copied().unwrap_or_default();
-                        Some(date(&file, Time::now().max(floor)).map_err(local)?)
+                        date(&file, Time::now().max(floor)).map_err(local)?
                     }
                     // It gets its mtime when it is put in place.
                     Place::Slot | Place::Nowhere => None,
@@ -728,10 +728,11 @@ fn copy(
     Ok(())
 }
 
-/// Gives a file its mtime, and returns its status.
-fn date(file: &File, time: Time) -> io::Result<Stat> {
+/// Gives a file its mtime, and returns its status if the file system keeps that to the nanosecond.
+fn date(file: &File, time: Time) -> io::Result<Option<Stat>> {
     file.set_modified(time.into())?;
-    Stat::of_file(file)
+    let stat = Stat::of_file(file)?;
+    Ok(Some(stat).filter(|stat| stat.modified == time))
 }
 
 /// The name of an operation's slot. Operations are far fewer than a slot's number can count.
