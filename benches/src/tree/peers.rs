@@ -112,7 +112,15 @@ pub(crate) fn replace(
 /// Makes a directory a repository in which all is committed.
 pub(crate) fn commit(site: &Site, root: &Path) -> anyhow::Result<()> {
     git(site, root, &["init", "--quiet"])?;
-    let fast = ["-c", "core.compression=0", "-c", "core.fsync=none"];
+    // All is large, and so goes into one pack, as in a clone.
+    let fast = [
+        "-c",
+        "core.bigFileThreshold=1",
+        "-c",
+        "core.compression=0",
+        "-c",
+        "core.fsync=none",
+    ];
     git(site, root, &[&fast[..], &["add", "--all"]].concat())?;
     let author = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"];
     let quiet = ["-c", "gc.auto=0", "commit", "--quiet", "--message=All"];
