@@ -11,7 +11,6 @@ use crate::{
     push::{Origin, PushEnd},
     report::PushReport,
     request::PushRequest,
-    warm::WarmTree,
 };
 
 /// What became of a tree that was kept.
@@ -106,7 +105,7 @@ impl Client {
         request: &PushRequest,
         tree: Digest,
     ) -> Result<Kept, ClientError> {
-        let scanned = match origin.scan(request, &WarmTree::default(), &|_| ()).await {
+        let scanned = match origin.scan(request, None, &|_| ()).await {
             Ok(scanned) if scanned.scan.manifest.root() == tree => scanned,
             Ok(_) => return Ok(Kept::Changed),
             Err(error) => {

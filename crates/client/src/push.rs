@@ -31,6 +31,7 @@ use crate::{
     request::{Progress, PushRequest},
     session::Session,
     warm::WarmTree,
+    watch::Look,
 };
 
 /// How often a push begins again because files changed while they were read.
@@ -57,8 +58,7 @@ impl Client {
         request: &PushRequest,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<PushReport, ClientError> {
-        self.push_from(request, &WarmTree::default(), progress)
-            .await
+        self.push_from(request, None, progress).await
     }
 
     /// [`Self::push`] of a root that is kept warm: one that was pushed from `tree` before is looked at
@@ -73,7 +73,7 @@ impl Client {
         tree: &WarmTree,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<PushReport, ClientError> {
-        let pushed = self.push_from(request, tree, progress).await;
+        let pushed = self.push_from(request, Some(tree), progress).await;
         // Nobody waits for it.
         let tree = tree.clone();
         tokio::task::spawn_blocking(move || tree.prepare());
@@ -83,7 +83,7 @@ impl Client {
     async fn push_from(
         &self,
         request: &PushRequest,
-        tree: &WarmTree,
+        tree: Option<&WarmTree>,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<PushReport, ClientError> {
         let origin = Origin::new(self, request)?;
@@ -91,16 +91,16 @@ impl Client {
         loop {
             attempt += 1;
             let scanned = origin.scan(request, tree, progress).await?;
-            match self
-                .push_scanned(&origin, request, scanned, progress)
-                .await?
-            {
+            let pushed = self.push_scanned(&origin, request, scanned, progress);
+            let path = match pushed.await? {
                 PushEnd::Reported { report, .. } => return Ok(*report),
-                PushEnd::Changed(path) if attempt == ATTEMPTS => {
-                    tree.doubt();
-                    return Err(ClientError::Unsettled { path });
-                }
-                PushEnd::Changed(_) => tree.doubt(),
+                PushEnd::Changed(path) => path,
+            };
+            if let Some(tree) = tree {
+                tree.doubt();
+            }
+            if attempt == ATTEMPTS {
+                return Err(ClientError::Unsettled { path });
             }
         }
     }
@@ -215,14 +215,15 @@ impl Origin {
     pub(crate) async fn scan(
         &self,
         request: &PushRequest,
-        tree: &WarmTree,
+        tree: Option<&WarmTree>,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Scanned, ClientError> {
         let started = Instant::now();
         let (root, options) = (self.root.clone(), request.scan.clone());
-        let (tree, memory) = (tree.clone(), Arc::clone(&self.memory));
-        let work = move |report: &(dyn Fn(ScanProgress) + Sync)| {
-            tree.scan(&root, &options, &memory, report)
+        let (tree, memory) = (tree.cloned(), Arc::clone(&self.memory));
+        let work = move |report: &(dyn Fn(ScanProgress) + Sync)| match tree {
+            Some(tree) => tree.scan(&root, &options, &memory, report),
+            None => Look::new(&root, &options, &memory).once(report),
         };
         let scan = scanning(progress, work).await;
         let scan = scan.map_err(|source| ClientError::Scan {

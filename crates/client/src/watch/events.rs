@@ -217,6 +217,11 @@ impl Watches {
         Ok(new)
     }
 
+    /// Tells whether it is these directories that are watched.
+    pub(crate) fn are_of(&self, directories: &[PathBuf]) -> bool {
+        self.directories == directories
+    }
+
     /// Takes the directories, relative to the root, in which something happened since they were taken
     /// last, all that was saved before this call included. `None` if it may have been in any: nothing
     /// was watched, or not all was heard. Blocks, for a second at most.

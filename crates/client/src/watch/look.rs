@@ -72,8 +72,12 @@ impl Look {
 
     /// In which directories something happened since this was asked last, if that is known.
     fn changed(&mut self) -> Option<BTreeSet<PathBuf>> {
-        let changed = self.watches.as_mut().and_then(Watches::take_changed);
-        changed.filter(|_| !std::mem::take(&mut self.is_doubted))
+        let heard = self.heard();
+        heard.filter(|_| !std::mem::take(&mut self.is_doubted))
+    }
+
+    fn heard(&mut self) -> Option<BTreeSet<PathBuf>> {
+        self.watches.as_mut().and_then(Watches::take_changed)
     }
 
     /// Has the next scan look at all there is: a file was not what the last one found. It may have been
@@ -102,7 +106,11 @@ impl Look {
         progress: &(dyn Fn(ScanProgress) + Sync),
     ) -> Result<Scan, ScanError> {
         let changed = self.changed();
-        self.scan(changed.as_ref(), progress)
+        let scan = self.scan(changed.as_ref(), progress)?;
+        // In what isn't watched yet, nothing is heard.
+        let watches = self.watches.as_ref();
+        self.is_doubted |= watches.is_some_and(|watches| !watches.are_of(&scan.directories));
+        Ok(scan)
     }
 
     /// Scans, and watches what was looked into. What appeared in a directory before that was watched
@@ -124,6 +132,8 @@ impl Look {
         let started = Instant::now();
         let mut scan = None;
         let mut changed = self.changed();
+        // Until all of it is watched.
+        self.is_doubted = true;
         for _ in 0..ROUNDS {
             let begun = Instant::now();
             let scanned = self.scan(changed.as_ref(), progress);
@@ -140,9 +150,12 @@ impl Look {
                 break;
             };
             match watches.watch(&scanned.directories) {
-                Ok(new) if new.is_empty() => break,
+                Ok(new) if new.is_empty() => {
+                    self.is_doubted = false;
+                    break;
+                }
                 Ok(new) => {
-                    changed = self.changed();
+                    changed = self.heard();
                     if let Some(changed) = &mut changed {
                         changed.extend(new);
                     }

@@ -113,6 +113,9 @@ pub fn is_git_at_work(root: &Path) -> bool {
 }
 
 /// Git's index, if there is one: the paths that are tracked, from the repository's top, sorted.
+///
+/// A sparse index names directories that are not to be there, in whole. What is there all the same
+/// counts as untracked: only git's objects say more.
 #[derive(Debug, Default)]
 pub(super) struct Tracked(Option<IndexFile>);
 
