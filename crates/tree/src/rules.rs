@@ -67,9 +67,16 @@ pub(crate) struct Rules {
     outermost: Vec<Gitignore>,
     /// The ignore files of the directories above the root.
     above: Scope,
-    /// What lies outside the root and says what the rules are, as it was before it was read.
-    sources: Vec<(PathBuf, Option<Stat>)>,
-    read: Time,
+    repository: Option<Repository>,
+    sources: Vec<Source>,
+}
+
+/// Something outside the root that says what the rules are, as it was before it was read.
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    status: Option<Stat>,
+    looked: Time,
 }
 
 /// The ignore files that hold in a directory: its own and those of the directories above it.
@@ -119,11 +126,10 @@ impl Rules {
     ) -> Result<Self, RulesError> {
         let repository = Repository::discover(root)?;
         let mut rules = Self::outside_repository(include, ignore)?;
-        let repository = repository.as_ref();
         let mut sources: Vec<PathBuf> = excludes_file.map(Path::to_owned).into_iter().collect();
-        sources.extend(repository.into_iter().flat_map(Repository::sources));
+        sources.extend(repository.iter().flat_map(Repository::sources));
         let real = fs::canonicalize(root).unwrap_or_default();
-        let top = repository.map(|repository| &*repository.top);
+        let top = repository.as_ref().map(|repository| &*repository.top);
         for above in real.ancestors() {
             sources.push(above.join(".git"));
             if above != real && top.is_some() {
@@ -134,14 +140,8 @@ impl Rules {
                 break;
             }
         }
-        rules.sources = sources
-            .into_iter()
-            .map(|path| {
-                let status = status(&path);
-                (path, status)
-            })
-            .collect();
-        if let Some(repository) = repository {
+        rules.sources = sources.into_iter().map(Source::new).collect();
+        if let Some(repository) = &repository {
             rules.prefix = repository.prefix.clone();
             rules.tracked = repository.tracked()?;
             rules.push_outermost(&repository.exclude_file())?;
@@ -150,6 +150,7 @@ impl Rules {
         if let Some(file) = excludes_file {
             rules.push_outermost(file)?;
         }
+        rules.repository = repository;
         Ok(rules)
     }
 
@@ -169,8 +170,8 @@ impl Rules {
             ignore: compile(ignore.iter().map(String::as_str))?,
             outermost: Vec::new(),
             above: Scope::default(),
+            repository: None,
             sources: Vec::new(),
-            read: Time::now(),
         })
     }
 
@@ -198,17 +199,34 @@ impl Rules {
     }
 
     /// Tells whether what lies outside the root and says what the rules are is what it was, for sure.
-    pub(crate) fn are_current(&self) -> bool {
-        self.sources.iter().all(|(path, before)| {
-            let is_old = before.is_none_or(|before| is_settled(&before, self.read));
-            is_old && status(path) == *before
-        })
+    /// Git's index, which git writes all the time, may name the same files as before.
+    pub(crate) fn are_current(&mut self) -> bool {
+        for source in &mut self.sources {
+            if source.is_current() {
+                continue;
+            }
+            let index = self.repository.as_ref();
+            let Some(repository) = index.filter(|of| of.index_file() == source.path) else {
+                return false;
+            };
+            let now = Source::new(source.path.clone());
+            if !repository
+                .tracked()
+                .is_ok_and(|now| now.is_same(&self.tracked))
+            {
+                return false;
+            }
+            *source = now;
+        }
+        true
     }
 
     /// As if all had been read long after it was written.
     #[cfg(test)]
     pub(crate) fn put_forward(&mut self) {
-        self.read = Time::now().plus_seconds(10);
+        for source in &mut self.sources {
+            source.looked = Time::now().plus_seconds(10);
+        }
     }
 
     /// What holds above the root.
@@ -273,6 +291,22 @@ impl Rules {
         self.include_below
             .iter()
             .any(|below| inside(below, dir) || inside(dir, below))
+    }
+}
+
+impl Source {
+    fn new(path: PathBuf) -> Self {
+        let looked = Time::now();
+        Self {
+            status: status(&path),
+            path,
+            looked,
+        }
+    }
+
+    fn is_current(&self) -> bool {
+        let is_settled = |status: Stat| is_settled(&status, self.looked);
+        self.status.is_none_or(is_settled) && status(&self.path) == self.status
     }
 }
 

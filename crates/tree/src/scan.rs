@@ -291,8 +291,8 @@ impl LiveTree {
     ///
     /// `changed` are the directories, relative to the root, in which anything may have happened since
     /// the last scan began; `None` if that isn't known. Then only these are looked at, and what is new
-    /// in them, if that is sure to give what a whole scan would: not where git's index or a file of
-    /// rules changed, where the root was replaced, on file systems that others may write to, or if
+    /// in them, if that is sure to give what a whole scan would: not where a file of rules or what git
+    /// tracks changed, where the root was replaced, on file systems that others may write to, or if
     /// something fails. Directories with hard links are always looked at.
     ///
     /// What is written through a memory mapping after the file was closed is seen by a whole scan

@@ -79,7 +79,7 @@ impl Repository {
         [self.index_file(), self.exclude_file()]
     }
 
-    fn index_file(&self) -> PathBuf {
+    pub(super) fn index_file(&self) -> PathBuf {
         self.git_dir.join("index")
     }
 
@@ -129,6 +129,21 @@ impl Tracked {
         let start = [dir, b"/"].concat();
         self.first_from(&start)
             .is_some_and(|path| path.starts_with(&start))
+    }
+
+    /// Tells whether both name the same paths.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self.paths(), other.paths()) {
+            (Some(paths), Some(others)) => paths.eq(others),
+            (paths, others) => paths.is_none() && others.is_none(),
+        }
+    }
+
+    /// `None` where there is no index.
+    fn paths(&self) -> Option<impl Iterator<Item = &[u8]>> {
+        let index = self.0.as_ref()?;
+        let entries = index.entries().iter();
+        Some(entries.map(|entry| AsRef::<[u8]>::as_ref(entry.path(index))))
     }
 
     /// The first path that isn't before `path`.

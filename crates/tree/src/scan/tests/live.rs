@@ -181,6 +181,8 @@ fn a_change_of_the_rules_is_found_wherever_it_is() {
     assert_eq!(names(false), Vec::<String>::new());
     git(&top, &["add", "-f", "sub/a/x.log"]);
     assert_eq!(names(false), ["a", "a/x.log"]);
+    git(&top, &["update-index", "--force-write-index"]);
+    assert_eq!(names(true), ["a", "a/x.log"], "the index names the same");
     fs::rename(top.join(".git"), top.join("git")).unwrap();
     fs::remove_file(&excludes).unwrap();
     assert_eq!(names(false), all);
