@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Knows what a root held when it was pushed last, and hears of what happens in it: the next push
-/// looks only there. It takes an inotify watch for each directory of the tree, and about 300 bytes of
+/// looks only there. It takes an inotify watch for each directory of the tree, and about 600 bytes of
 /// memory per entry.
 ///
 /// For a program that pushes one root again and again. Where events can't be had, and as long as
