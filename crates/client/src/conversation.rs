@@ -86,6 +86,8 @@ pub(crate) struct Conversation {
     largest: Vec<(RelativePath, u64)>,
     content_sent: u64,
     sent_at: Option<Instant>,
+    /// Whether the agent has taken some of the content.
+    is_further: bool,
     /// Whether it is noted that the agent may have kept something of this.
     noted: bool,
     /// Until when the agent has to say something, on a stream that may be dead.
@@ -149,6 +151,7 @@ impl Conversation {
             content_sent: 0,
             sent_at: None,
             noted: false,
+            is_further: false,
             first_word,
         })
     }
@@ -161,6 +164,11 @@ impl Conversation {
     /// Tells whether everything was sent, so that it may have been applied.
     pub(crate) const fn is_sent(&self) -> bool {
         self.sender.is_sent()
+    }
+
+    /// Whether the agent has taken enough of the content to keep it.
+    pub(crate) const fn is_further(&self) -> bool {
+        self.is_further
     }
 
     /// When everything was sent.
@@ -276,6 +284,7 @@ impl Conversation {
                 return Ok(None);
             }
             Output::Received(received) => {
+                self.is_further = true;
                 progress(Progress::Sending { sent: received });
                 return Ok(None);
             }

@@ -122,6 +122,7 @@ impl Client {
             root: &origin.root,
             target: Arc::new(scan.manifest),
             traffic: (0, 0),
+            is_further: false,
             counts: Counts::default(),
             changes: None,
             largest: Vec::new(),
@@ -252,6 +253,8 @@ struct PushInProgress<'a> {
     target: Arc<Manifest>,
     /// Bytes sent and received over all attempts.
     traffic: (u64, u64),
+    /// Whether the last attempt left the agent with more than it had before.
+    is_further: bool,
     counts: Counts,
     changes: Option<Vec<Change>>,
     largest: Vec<(RelativePath, u64)>,
@@ -320,6 +323,10 @@ impl PushInProgress<'_> {
                 }
                 Err(error) => return Err(error),
             };
+            if std::mem::take(&mut self.is_further) {
+                // However often it is cut, it comes to an end.
+                tries = 0;
+            }
             if error.is_passing() && tries < RETRIES {
                 tracing::info!(%error, "sending the push again under its id");
                 self.connection.disconnect(&relay);
@@ -361,6 +368,7 @@ impl PushInProgress<'_> {
             *sent = true;
             self.sent_at = conversation.sent_at().or(self.sent_at);
         }
+        self.is_further = conversation.is_further();
         // One that was answered at once, from what the agent kept, planned nothing.
         if let Some(counts) = conversation.counts() {
             self.counts = counts;

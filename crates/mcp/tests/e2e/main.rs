@@ -21,4 +21,5 @@ mod seconds;
 mod secrecy;
 mod storms;
 mod watch;
+mod wire;
 mod world;

@@ -4,13 +4,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use patchwire_protocol::{
     limits,
-    message::relay::{Incoming, Open, OpenReply, RelayReply},
+    message::relay::{Hello, Incoming, Open, OpenReply, Refusal, RelayReply},
 };
 use patchwire_relay::{Direction, Tap};
-use patchwire_transport::{FrameWriter, InnerStream, Role, stream::receive_header};
+use patchwire_transport::{
+    FrameWriter, InnerStream, OpenError, RelayConnection, RelayIdentity, RelayKey, RelayLink, Role,
+    endpoint, stream::receive_header,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{RawPeer, TestRelay, agent, developer, greet, open};
+use crate::common::{PATIENCE, RawPeer, TestRelay, agent, developer, greet, mint, open};
 
 const PLAINTEXT: &[u8] = b"the source of an app that is nobody else's business";
 
@@ -69,6 +72,49 @@ async fn the_relay_carries_what_it_cannot_read() {
     assert_eq!(sent.received(), received.sent());
     assert_eq!(sent.sent() + sent.received(), recording.len() as u64);
     assert!(sent.sent() > PLAINTEXT.len() as u64);
+}
+
+/// A relay that welcomes nobody before it has all of what a developer can say by itself: one that
+/// waited for a word of the relay's would wait for ever.
+#[tokio::test]
+async fn a_developer_says_all_it_can_before_it_is_welcome() {
+    let state = tempfile::tempdir().unwrap();
+    let identity = RelayIdentity::load_or_create(state.path()).unwrap();
+    let endpoint = endpoint::listen(&identity, ([127, 0, 0, 1], 0).into()).unwrap();
+    let address = endpoint.local_addr().unwrap().to_string();
+    let key = RelayKey::new(*identity.relay_key().expose());
+    let link = mint(
+        &RelayLink::new(address.parse().unwrap(), identity.pin(), key),
+        "shop",
+    );
+
+    let relay = async {
+        let connection = endpoint.accept().await.unwrap().await.unwrap();
+        let (control, mut hello) = connection.accept_bi().await.unwrap();
+        let limit = limits::FRAME_UNAUTHENTICATED;
+        let hello: Hello = receive_header(&mut hello, limit).await.unwrap();
+        let (stream, mut asked) = connection.accept_bi().await.unwrap();
+        let Open::Newest = receive_header(&mut asked, limit).await.unwrap();
+        // What is the agent's to hear begins as a TLS handshake does.
+        assert_eq!(asked.read_u8().await.unwrap(), 22);
+        let version = hello.versions.newest;
+        let mut control = FrameWriter::new(control, limit);
+        control
+            .send(&RelayReply::Welcome { version })
+            .await
+            .unwrap();
+        let mut stream = FrameWriter::new(stream, limit);
+        let refused = OpenReply::Refused(Refusal::NoAgent);
+        stream.send(&refused).await.unwrap();
+        connection.closed().await;
+    };
+    let developer = async {
+        let developer = RelayConnection::connect_to_open(&link, "ana", PATIENCE)
+            .await
+            .unwrap();
+        assert!(matches!(developer.open().await, Err(OpenError::NoAgent)));
+    };
+    tokio::join!(relay, developer);
 }
 
 /// The control: what the ends do not encrypt, the same recording shows.

@@ -291,6 +291,21 @@ async fn an_agent_that_offers_what_is_no_tree_is_said_to_misbehave() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_waits_for_no_greeting() {
+    let stage = Stage::new();
+    let part = |mut with: Conversation| async move {
+        let Some(DeveloperMessage::Push(push)) = with.hear().await else {
+            return;
+        };
+        with.greet().await;
+        with.say(&AgentMessage::Answer(Box::new(done(&push)))).await;
+        with.listen().await;
+    };
+    stage.play(part).await;
+    stage.push().expect("done");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_never_comes_to_an_end_is_said_to_misbehave() {
     let mut stage = Stage::new();
     let part = |mut with: Conversation| async move {

@@ -7,6 +7,7 @@ use std::{fs, io::Write, os::unix::fs::symlink};
 use patchwire_delta::Digest;
 use patchwire_protocol::{
     codec, limits,
+    listing::Listing,
     manifest::Manifest,
     message::{
         inner::DeveloperMessage,
@@ -391,6 +392,39 @@ async fn what_is_no_message_is_answered_and_ends_the_stream() {
             deployed.assert_untouched(case);
         }
     }
+    deployed.assert_pushes_work();
+}
+
+/// What two contents with one short digest would come to: a plan that takes one for the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_that_short_digests_misled_is_made_again_from_whole_ones() {
+    let mut deployed = Deployed::new().await;
+    let new = file("new", b"not what is kept\n");
+    let target = deployed.with(std::slice::from_ref(&new));
+    let mut push = deployed.header(&target, &[]).await;
+    (push.base, push.force) = (Base::Unknown, true);
+    let (mut conversation, _) = deployed.open().await;
+    conversation.write(&push_frame(&push)).await.unwrap();
+    for is_whole in [false, true] {
+        let (rebase, listing) = conversation.offered().await;
+        // That it is whole is told by what nobody here has.
+        let listing = Listing::decode(&listing, rebase.offer, &Manifest::default()).unwrap();
+        assert_eq!(listing.manifest == deployed.tree, is_whole);
+        let copy = Source::Copy {
+            from: "keep".try_into().unwrap(),
+        };
+        let misled = [put(new.clone(), copy)];
+        let mut again = push.clone();
+        (again.base, again.operations) = (Base::Offered(rebase.offer), 1);
+        conversation.write(&push_frame(&again)).await.unwrap();
+        for frame in stream(&misled, b"") {
+            conversation.write(&frame).await.unwrap();
+        }
+    }
+    // Whole ones mislead nobody.
+    conversation.end().await.expect("misled twice", &INVALID);
+    deployed.settled().await;
+    deployed.assert_untouched("a plan that was misled");
     deployed.assert_pushes_work();
 }
 

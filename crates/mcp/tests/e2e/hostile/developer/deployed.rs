@@ -11,7 +11,7 @@ use patchwire_protocol::{
     limits,
     manifest::{Manifest, ManifestEntry},
     message::{
-        inner::{AgentMessage, DeveloperMessage, Greeting},
+        inner::{AgentMessage, DeveloperMessage, Greeting, Rebase},
         push::{Answer, AppOptions, Base, ClientId, FailureCode, Push, PushId, PushStatus},
         value::{Text, WireDigest},
     },
@@ -209,6 +209,24 @@ impl Stream {
             .expect("the agent says something or ends")
             .ok()
             .flatten()
+    }
+
+    /// Waits for what the agent says that it has.
+    pub(super) async fn offered(&mut self) -> (Rebase, Vec<u8>) {
+        let mut offered: Option<(Rebase, Vec<u8>)> = None;
+        loop {
+            match (self.hear().await, &mut offered) {
+                (Some(AgentMessage::Progress(_)), _) => {}
+                (Some(AgentMessage::Rebase(rebase)), _) => offered = Some((rebase, Vec::new())),
+                (Some(AgentMessage::Listing(bytes)), Some((rebase, listing))) => {
+                    listing.extend(bytes);
+                    if listing.len() as u64 == rebase.listing {
+                        return (*rebase, zstd::decode_all(&listing[..]).unwrap());
+                    }
+                }
+                (other, _) => panic!("{other:?}"),
+            }
+        }
     }
 
     pub(super) async fn end(mut self) -> Ended {
