@@ -150,7 +150,7 @@ fn write(plan: &Plan, pieces: Pieces<'_>) -> Result<(), Stop> {
             digest: *digest,
         };
         match (source, bases_of(source, &mut bases)) {
-            (_, Some(Basis::Rounds(rounds))) => sending.finish_rounds(rounds, file, &mut out)?,
+            (_, Some(Basis::Rounds(rounds))) => sending.finish_rounds(rounds, &file, &mut out)?,
             (_, Some(Basis::Signature(signature))) => sending.diff(signature, file, &mut out)?,
             (Source::Whole { kept }, None) => sending.copy(*kept, file, &mut out)?,
             // A delta always has its basis; without one, the file is sent again as it is.
@@ -217,7 +217,7 @@ impl Sending<'_> {
     fn finish_rounds(
         &self,
         rounds: &Rounds,
-        file: File,
+        file: &File,
         out: &mut Compressor<'_>,
     ) -> Result<(), Stop> {
         let changed = || Stop::Changed(self.path.clone());
@@ -226,11 +226,11 @@ impl Sending<'_> {
             let metadata = file.metadata().map(Unchanged::from);
             metadata.is_ok_and(|now| now == rounds.read)
         };
-        let before = is_unchanged(&file);
+        let before = is_unchanged(file);
         // It fails where the file can't be read, where it has another length, and where nobody takes
         // what it writes: then nobody is told either.
-        let finished = before && rounds.first.finish_read(&rounds.second, &file, out).is_ok();
-        match finished && is_unchanged(&file) {
+        let finished = before && rounds.first.finish_read(&rounds.second, file, out).is_ok();
+        match finished && is_unchanged(file) {
             true => Ok(()),
             false => Err(changed()),
         }

@@ -170,10 +170,12 @@ impl Effort {
     /// For a stream of at most `most` bytes.
     const fn new(most: u64) -> Self {
         Self {
-            step: match most {
-                0..=LITTLE => 3,
-                0..=MUCH => 2,
-                _ => MIDDLE,
+            step: if most <= LITTLE {
+                3
+            } else if most <= MUCH {
+                2
+            } else {
+                MIDDLE
             },
         }
     }
