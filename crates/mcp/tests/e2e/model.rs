@@ -31,9 +31,9 @@ use self::{
 };
 use crate::world::{Agent, Link, Node, PATIENCE, Relay, World, skipped, tree};
 
-mod expectation;
-mod mutation;
-mod random;
+pub(crate) mod expectation;
+pub(crate) mod mutation;
+pub(crate) mod random;
 
 /// What runs without being told, side by side.
 const SEEDS: [u64; 4] = [1, 2, 3, 4];

@@ -10,10 +10,16 @@ use std::{
 };
 
 use patchwire_client::{Client, ConnectOptions, PushRequest, WatchEvent, WatchOptions};
-use patchwire_tree::{ScanOptions, StatCache};
+use patchwire_tree::{ScanOptions, StatCache, SymlinkPolicy};
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 use crate::{
+    model::{
+        expectation::{IGNORED, pushed_of},
+        mutation::Mutator,
+        random::Random,
+    },
     project::{copy_library, each_file, edit},
     world::{
         Agent, IDLE, Link, PATIENCE, Process, Relay, World, assert_same_tree, at, skipped,
@@ -75,7 +81,11 @@ impl Storm {
     #[track_caller]
     fn is_over(&mut self, what: &str, most: usize) {
         let started = Instant::now();
-        let here = root_of(&self.source);
+        let options = ScanOptions {
+            excludes_file: None,
+            ..ScanOptions::default()
+        };
+        let here = root_of(&self.source, &options);
         while self.root != here {
             // The first thing in a report.
             self.read = self.watch.wait_for("{\"push_id\"", self.read);
@@ -110,12 +120,8 @@ impl Storm {
 }
 
 /// The root of what is to be pushed of a directory.
-fn root_of(source: &Path) -> String {
-    let options = ScanOptions {
-        excludes_file: None,
-        ..ScanOptions::default()
-    };
-    let scan = patchwire_tree::scan(source, &options, &mut StatCache::default(), &|_| ());
+fn root_of(source: &Path, options: &ScanOptions) -> String {
+    let scan = patchwire_tree::scan(source, options, &mut StatCache::default(), &|_| ());
     scan.unwrap().manifest.root().to_string()
 }
 
@@ -263,45 +269,126 @@ fn a_root_whose_parent_is_renamed_and_back_loses_nothing() {
     assert_same_tree(&storm.source, &storm.agent.root);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_program_that_watches_by_itself_hears_of_a_storm_as_well() {
-    let world = World::new();
-    let relay = Relay::start(&world);
-    let link = world.link(&relay, "storm", "dev");
-    let source = world.path("source");
-    fs::create_dir_all(source.join("pkg")).unwrap();
-    fs::write(source.join("pkg/main.py"), "").unwrap();
-    let agent = Agent::idle(&world, &link, &world.path("target"));
-    let client = Client::new(link.read(), ConnectOptions::default());
-    let mut request = PushRequest::new(&source, world.path("memory"));
-    request.scan.excludes_file = None;
-    let (told, roots) = mpsc::channel();
-    let observer = move |event| {
-        if let WatchEvent::Pushed { report, .. } = event {
-            let _ = told.send(report.root.unwrap().to_string());
-        }
-    };
-    let watching = tokio::spawn(async move {
-        let options = WatchOptions::default();
-        client.watch(&request, &options, &observer).await
-    });
-    let pushes = tokio::task::spawn_blocking(move || {
-        let arrives = || {
-            let here = root_of(&source);
-            let mut pushes = 1;
-            while roots.recv_timeout(PATIENCE).unwrap() != here {
-                pushes += 1;
-            }
-            pushes
+/// A program that watches by itself, with the library.
+struct Program {
+    source: PathBuf,
+    agent: Agent,
+    scan: ScanOptions,
+    /// That a push begins or comes to nothing, and the root that it leaves at the agent.
+    events: mpsc::Receiver<Option<String>>,
+    /// The root that the last one left.
+    root: Option<String>,
+    pushes: usize,
+    /// What watches ends with it.
+    _runtime: Runtime,
+    _relay: Relay,
+    world: World,
+}
+
+impl Program {
+    fn start() -> Self {
+        let world = World::new();
+        let relay = Relay::start(&world);
+        let link = world.link(&relay, "storm", "dev");
+        let source = world.path("source");
+        fs::create_dir_all(source.join("pkg")).unwrap();
+        fs::write(source.join("pkg/main.py"), "").unwrap();
+        let agent = Agent::idle(&world, &link, &world.path("target"));
+        let client = Client::new(link.read(), ConnectOptions::default());
+        let mut request = PushRequest::new(&source, world.path("memory"));
+        request.scan.excludes_file = None;
+        request.scan.ignore = vec![IGNORED.to_owned()];
+        request.scan.symlinks = SymlinkPolicy::Any;
+        request.delete_any = true;
+        let scan = request.scan.clone();
+        let (told, events) = mpsc::channel();
+        let observer = move |event| {
+            let root = match event {
+                WatchEvent::Pushed { report, .. } => report.root.map(|root| root.to_string()),
+                WatchEvent::Pushing { .. } | WatchEvent::Unchanged | WatchEvent::Failed { .. } => {
+                    None
+                }
+                _ => return,
+            };
+            let _ = told.send(root);
         };
-        assert_eq!(arrives(), 1);
-        save_a_thousand_times(&source);
-        let pushes = arrives();
-        assert_same_tree(&source, &agent.root);
-        pushes
-    });
-    let pushes = pushes.await.unwrap();
+        let runtime = Runtime::new().unwrap();
+        runtime.spawn(async move {
+            let options = WatchOptions::default();
+            client.watch(&request, &options, &observer).await
+        });
+        let mut program = Self {
+            source,
+            agent,
+            scan,
+            events,
+            root: None,
+            pushes: 0,
+            _runtime: runtime,
+            _relay: relay,
+            world,
+        };
+        program.arrives();
+        assert_eq!(program.pushes, 1);
+        program
+    }
+
+    /// Waits until a push begins or ends.
+    #[track_caller]
+    fn goes_on(&mut self) {
+        if let Some(root) = self.events.recv_timeout(PATIENCE).unwrap() {
+            self.root = Some(root);
+            self.pushes += 1;
+        }
+    }
+
+    /// Waits until what is here now is what the agent has.
+    #[track_caller]
+    fn arrives(&mut self) {
+        let here = root_of(&self.source, &self.scan);
+        while self.root.as_ref() != Some(&here) {
+            self.goes_on();
+        }
+        assert!(pushed_of(&tree(&self.source)) == tree(&self.agent.root));
+    }
+}
+
+#[test]
+fn a_program_that_watches_by_itself_hears_of_a_storm_as_well() {
+    let mut program = Program::start();
+    save_a_thousand_times(&program.source);
+    program.arrives();
+    let pushes = program.pushes - 1;
     eprintln!("1000 saves, by the library: {pushes} pushes");
     assert!(pushes <= FEW);
-    watching.abort();
+}
+
+#[test]
+fn whatever_is_done_to_a_watched_tree_arrives() {
+    const BATCHES: usize = 80;
+    const BATCH: usize = 25;
+    let mut program = Program::start();
+    let mut random = Random::new(5);
+    let outside = program.world.path("home");
+    for batch in 0..BATCHES {
+        for _ in 0..BATCH {
+            Mutator {
+                root: &program.source,
+                outside: &outside,
+                random: &mut random,
+                shrinks: false,
+            }
+            .mutate();
+        }
+        // So that there is always something to push.
+        let marker = program.source.join(format!("after-{batch}"));
+        fs::write(marker, random.bytes(8)).unwrap();
+        // While it is pushed more is done, but for every fourth time.
+        match batch % 4 {
+            3 => program.arrives(),
+            _ => program.goes_on(),
+        }
+    }
+    let pushes = program.pushes;
+    eprintln!("{BATCHES} times {BATCH} mutations: {pushes} pushes");
 }

@@ -9,13 +9,13 @@ use std::{
 
 use crate::world::Node;
 
-pub(super) type Tree = BTreeMap<PathBuf, Node>;
+pub(crate) type Tree = BTreeMap<PathBuf, Node>;
 
 /// The pattern of what the developer doesn't push.
-pub(super) const IGNORED: &str = "*.ignored";
+pub(crate) const IGNORED: &str = "*.ignored";
 
 /// What of a developer's directory is pushed.
-pub(super) fn pushed_of(source: &Tree) -> Tree {
+pub(crate) fn pushed_of(source: &Tree) -> Tree {
     let mut pushed = Tree::new();
     // What a directory holds comes before it.
     for (path, node) in source.iter().rev() {
@@ -45,26 +45,26 @@ fn has_inside(tree: &Tree, directory: &Path) -> bool {
 
 /// An agent before a push: what it committed last, if anything, and what lies on its disk.
 #[derive(Debug)]
-pub(super) struct Agent<'a> {
-    pub(super) committed: Option<&'a Tree>,
-    pub(super) disk: &'a Tree,
+pub(crate) struct Agent<'a> {
+    pub(crate) committed: Option<&'a Tree>,
+    pub(crate) disk: &'a Tree,
 }
 
 impl Agent<'_> {
     /// Its disk after a push of `target` that was planned from what was committed: what someone
     /// changed on it and what the push isn't about stays as it is.
-    pub(super) fn after(&self, target: &Tree) -> Tree {
+    pub(crate) fn after(&self, target: &Tree) -> Tree {
         let nothing = Tree::new();
         make(self.disk, self.committed.unwrap_or(&nothing), target)
     }
 
     /// Its disk after a push of `target` that was planned from what really stands at managed paths.
-    pub(super) fn after_rebase(&self, target: &Tree) -> Tree {
+    pub(crate) fn after_rebase(&self, target: &Tree) -> Tree {
         make(self.disk, &self.standing(), target)
     }
 
     /// What stands at managed paths, as far as it could be pushed.
-    pub(super) fn standing(&self) -> Tree {
+    pub(crate) fn standing(&self) -> Tree {
         let stands = |path: &Path| self.disk.get(path).filter(|node| **node != Node::Special);
         let managed = self.committed.into_iter().flatten();
         let standing = managed.filter_map(|(path, _)| Some((path.clone(), stands(path)?.clone())));
@@ -72,7 +72,7 @@ impl Agent<'_> {
     }
 
     /// Managed paths where someone changed what stands there.
-    pub(super) fn drift(&self) -> impl Iterator<Item = &PathBuf> {
+    pub(crate) fn drift(&self) -> impl Iterator<Item = &PathBuf> {
         let managed = self.committed.into_iter().flatten();
         managed
             .filter(|(path, node)| self.disk.get(*path) != Some(node))
@@ -81,7 +81,7 @@ impl Agent<'_> {
 
     /// Tells whether a push may build upon a file with content that isn't there any more, so that it
     /// has to be planned again: a changed one at its own path, or one whose content goes elsewhere.
-    pub(super) fn may_rebase(&self, target: &Tree) -> bool {
+    pub(crate) fn may_rebase(&self, target: &Tree) -> bool {
         let Some(committed) = self.committed else {
             return true;
         };
@@ -98,7 +98,7 @@ impl Agent<'_> {
     }
 
     /// What nobody pushed and what is gone after a push, out of directories that were pushed.
-    pub(super) fn moved_aside<'b>(&'b self, after: &'b Tree) -> impl Iterator<Item = &'b PathBuf> {
+    pub(crate) fn moved_aside<'b>(&'b self, after: &'b Tree) -> impl Iterator<Item = &'b PathBuf> {
         let committed = self.committed;
         let was_managed = move |path: &Path| {
             let node = committed.and_then(|committed| committed.get(path));
@@ -157,7 +157,7 @@ fn remove(tree: &mut Tree, path: &Path) {
 }
 
 /// Anchored patterns for rsync of paths that it isn't to look at.
-pub(super) fn excluding<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Vec<u8> {
+pub(crate) fn excluding<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Vec<u8> {
     let mut patterns = Vec::new();
     for path in paths {
         let path = path.as_os_str();

@@ -54,17 +54,17 @@ const DIRECTORY_MODES: [u32; 4] = [0o755, 0o700, 0o750, 0o775];
 
 /// Someone who changes a tree.
 #[derive(Debug)]
-pub(super) struct Mutator<'a> {
-    pub(super) root: &'a Path,
+pub(crate) struct Mutator<'a> {
+    pub(crate) root: &'a Path,
     /// A directory elsewhere, for links to lead to.
-    pub(super) outside: &'a Path,
-    pub(super) random: &'a mut Random,
+    pub(crate) outside: &'a Path,
+    pub(crate) random: &'a mut Random,
     /// More is deleted than made.
-    pub(super) shrinks: bool,
+    pub(crate) shrinks: bool,
 }
 
 impl Mutator<'_> {
-    pub(super) fn mutate(&mut self) {
+    pub(crate) fn mutate(&mut self) {
         if self.shrinks && self.random.percent(50) {
             return self.delete();
         }
