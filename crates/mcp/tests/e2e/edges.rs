@@ -1,6 +1,7 @@
 //! What a push does with files that are not like others, or not like themselves a moment ago.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs::{self, File, OpenOptions, Permissions},
     io::{Seek, SeekFrom, Write},
@@ -56,13 +57,11 @@ fn fifos_and_sockets_are_left_out_and_named() {
     mknodat(CWD, &fifo, FileType::Fifo, Mode::from(0o644), 0).unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
     let pushed = small.push(&[]).expect("done");
-    let warnings = pushed.json["warnings"].as_array().unwrap();
-    assert_eq!(warnings.len(), 2, "{pushed:#?}");
-    for (warning, name) in warnings.iter().zip(["pipes/fifo", "socket"]) {
-        let warning = warning.as_str().unwrap();
-        assert!(warning.starts_with(name), "{pushed:#?}");
-        assert!(warning.contains("left out"), "{pushed:#?}");
-    }
+    let warnings = pushed.json["warnings"].as_array().unwrap().iter();
+    let warnings: BTreeSet<_> = warnings.map(|warning| warning.as_str().unwrap()).collect();
+    let expected = ["pipes/fifo", "socket"]
+        .map(|path| format!("{path} is neither file, directory nor link, and was left out"));
+    assert!(warnings.into_iter().eq(&expected), "{pushed:#?}");
     drop(listener);
     for gone in [fifo, socket] {
         fs::remove_file(gone).unwrap();
@@ -178,7 +177,7 @@ fn a_sparse_file_costs_its_data_to_send() {
 
 #[test]
 fn a_directory_of_a_thousand_files_under_another_name_costs_its_names() {
-    const MOST: u64 = 128 << 10;
+    const MOST: u64 = 64 << 10;
     let small = Small::start(&["file"]);
     let directory = small.source.join("before/deeper");
     fs::create_dir_all(&directory).unwrap();
