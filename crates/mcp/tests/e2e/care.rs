@@ -45,6 +45,29 @@ fn what_no_push_touches_is_said_each_time_and_healed_when_asked_for() {
 }
 
 #[test]
+fn a_directory_that_is_gone_on_the_agents_side_is_said_with_all_that_it_held() {
+    let small = Small::start(&["file"]);
+    let directory = small.source.join("pkg/deeper");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("module.py"), "answer = 42\n").unwrap();
+    small.push(&[]).expect("done");
+    fs::remove_dir_all(small.agent.root.join("pkg")).unwrap();
+    let held = json!(["pkg", "pkg/deeper", "pkg/deeper/module.py"]);
+
+    // The push isn't about it, as far as the developer's side remembers.
+    fs::write(small.source.join("file"), "changed here\n").unwrap();
+    let left = small.push(&[]).expect("done");
+    assert_eq!(left.json["drift"], held);
+    assert!(!small.agent.root.join("pkg").exists());
+
+    fs::remove_dir_all(small.world.path("home/.local/state/patchwire")).unwrap();
+    fs::write(small.source.join("file"), "changed again\n").unwrap();
+    let brought_back = small.push(&[]).expect("done");
+    assert_eq!(brought_back.json["drift"], held);
+    assert_same_tree(&small.source, &small.agent.root);
+}
+
+#[test]
 fn a_file_that_changed_on_the_agents_side_is_no_basis() {
     let small = Small::start(&[]);
     let (here, there) = (small.source.join("large"), small.agent.root.join("large"));
