@@ -2,7 +2,8 @@
 
 use std::{
     mem,
-    sync::{Arc, Weak},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use patchwire_transport::{Backoff, DeploymentLink, OpenError, RelayConnection, r
 use tokio::time::timeout;
 
 use self::{relay::Relay, spare::Spare};
-use crate::{error::ClientError, session::Session};
+use crate::{error::ClientError, memory::Memory, session::Session};
 
 mod relay;
 mod spare;
@@ -62,6 +63,8 @@ pub struct Client {
     options: ConnectOptions,
     relay: Relay,
     spare: Spare,
+    /// What is remembered of the root that was pushed last.
+    memory: Mutex<Option<Arc<Memory>>>,
 }
 
 impl Client {
@@ -73,6 +76,7 @@ impl Client {
             options,
             relay: Relay::default(),
             spare: Spare::default(),
+            memory: Mutex::default(),
         }
     }
 
@@ -190,6 +194,16 @@ impl Client {
             tracing::debug!(%error, ?delay, "trying again");
             tokio::time::sleep(delay).await;
         }
+    }
+
+    /// The memory in this directory. That of the last push is at hand, with the tree it knows.
+    pub(crate) fn memory(&self, directory: PathBuf) -> Arc<Memory> {
+        let mut last = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |memory: &&Arc<Memory>| memory.directory() == directory;
+        if let Some(memory) = last.as_ref().filter(same) {
+            return Arc::clone(memory);
+        }
+        Arc::clone(last.insert(Arc::new(Memory::new(directory))))
     }
 
     /// Closes the connection, so that relay and agent know at once that nobody is here any more. A

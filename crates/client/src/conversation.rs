@@ -16,6 +16,7 @@ use patchwire_protocol::{
     message::{
         inner::{DeveloperMessage, SignRequest, SignWhat},
         push::{OfferId, Push},
+        value::WireDigest,
     },
     operation::{Operation, Source},
     path::RelativePath,
@@ -31,7 +32,7 @@ use crate::{
     blocking,
     content::{self, Basis, ContentError, Rounds},
     error::ClientError,
-    memory::{Memory, Remembered},
+    memory::{Head, Memory},
     request::Progress,
     session::Session,
 };
@@ -57,6 +58,7 @@ pub(crate) struct Plans {
     pub(crate) root: PathBuf,
     pub(crate) memory: Arc<Memory>,
     pub(crate) target: Arc<Manifest>,
+    pub(crate) target_root: WireDigest,
     pub(crate) delete_any: bool,
     pub(crate) mirror: bool,
     pub(crate) dry_run: bool,
@@ -77,7 +79,7 @@ pub(crate) struct Conversation {
     session: Session,
     plans: Plans,
     sender: Sender,
-    remembered: Option<Remembered>,
+    remembered: Option<Head>,
     draft: Option<Drafted>,
     content: Option<mpsc::Receiver<Result<Content, ContentError>>>,
     reading: bool,
@@ -98,7 +100,7 @@ pub(crate) struct Conversation {
 #[derive(Debug)]
 struct Drafted {
     draft: Draft,
-    available: Manifest,
+    available: Arc<Manifest>,
     /// Contents that the agent has the beginning of, or all.
     kept: HashMap<Digest, Kept>,
     bases: HashMap<RelativePath, Basis>,
@@ -124,11 +126,9 @@ impl Conversation {
         // What is remembered says nothing of what was kept of an attempt that was cut: the agent does.
         let remembered = plans
             .memory
-            .recall()
+            .head()
             .filter(|_| !plans.mirror && !plans.memory.is_interrupted());
-        let mut known = remembered
-            .as_ref()
-            .map(|remembered| (remembered.epoch, remembered.root));
+        let mut known = remembered.map(|head| (head.epoch, head.root));
         if plans.dry_run {
             // There is no push that the agent could refuse for its base: the greeting tells.
             let greeting = session.greeted().await?;
@@ -298,6 +298,9 @@ impl Conversation {
         };
         match planned {
             Ok(planned) if !self.plans.dry_run => {
+                if matches!(planned, Planned::Operations(_)) {
+                    progress(Progress::Sending { sent: 0 });
+                }
                 self.sender
                     .handle_input(Input::Planned(planned), Instant::now());
                 Ok(None)
@@ -340,26 +343,19 @@ impl Conversation {
         // What was being read was planned against another base.
         self.content = None;
         self.reading = false;
-        let (listing, managed, is_offered) = match basis {
+        let (available, kept, managed, is_offered) = match basis {
             sender::Basis::Offered {
                 id,
                 listing,
                 managed,
-            } => (self.listing(id, listing).await?, managed, true),
-            sender::Basis::Remembered => match self.remembered.take() {
-                Some(Remembered { manifest, .. }) => {
-                    let kept = Vec::new();
-                    (Listing { manifest, kept }, true, false)
-                }
-                None => return Err(ClientError::Lost { source: None }),
-            },
+            } => {
+                let Listing { manifest, kept } = self.listing(id, listing).await?;
+                (Arc::new(manifest), kept, managed, true)
+            }
+            sender::Basis::Remembered => (self.remembered_tree().await?, Vec::new(), true, false),
         };
-        let Listing {
-            manifest: available,
-            kept,
-        } = listing;
         let nothing = Manifest::default();
-        let base = if managed { &available } else { &nothing };
+        let base = if managed { &*available } else { &nothing };
         let draft = patchwire_tree::plan(base, &available, &self.plans.target);
         self.counts = Some(draft.counts());
         self.check(base, draft.counts())?;
@@ -423,6 +419,23 @@ impl Conversation {
     }
 
     /// What the agent offered, in terms of what is here.
+    /// The tree whose root the agent was told. Most often, nothing has changed since.
+    async fn remembered_tree(&mut self) -> Result<Arc<Manifest>, ClientError> {
+        if self.remembered.map(|head| head.root) == Some(self.plans.target_root) {
+            return Ok(Arc::clone(&self.plans.target));
+        }
+        let memory = Arc::clone(&self.plans.memory);
+        let recalled = blocking::run(move || {
+            let tree = memory.recall();
+            if tree.is_none() {
+                // Sent again, the push asks the agent what it has.
+                let _ = memory.forget();
+            }
+            tree
+        });
+        recalled.await.ok_or(ClientError::Lost { source: None })
+    }
+
     async fn listing(&self, id: OfferId, listing: Vec<u8>) -> Result<Listing, ClientError> {
         let target = Arc::clone(&self.plans.target);
         let listing = blocking::run(move || {

@@ -7,36 +7,49 @@
 use std::{
     collections::HashSet,
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use patchwire_delta::{Digest, DigestReader, Seed, Signature, SignatureOptions};
 use patchwire_protocol::{
-    codec::{self, Decode, Encode},
-    manifest::{Entry, Manifest},
+    codec,
+    manifest::{Difference, Entry, Manifest},
     message::value::WireDigest,
+    path::RelativePath,
 };
 use patchwire_tree::{DELTA_MIN, StatCache};
 
-const MAGIC: &[u8] = b"patchwire memory 2\n";
+const MAGIC: &[u8] = b"patchwire memory 3\n";
 
-/// The tree that an agent last confirmed.
-#[derive(Clone, Debug, Encode, Decode)]
-#[bincode(crate = "patchwire_protocol::codec::bincode")]
-pub(crate) struct Remembered {
+/// Which tree an agent last confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
     /// The epoch of the agent's state.
     pub(crate) epoch: u64,
     /// The tree's root.
     pub(crate) root: WireDigest,
-    /// The tree.
-    pub(crate) manifest: Manifest,
 }
 
 /// The memory of one deployment as seen from one root: a directory of ours.
 #[derive(Debug)]
 pub(crate) struct Memory {
     directory: PathBuf,
+    /// What the file of the tree held when this process last saw it.
+    seen: Mutex<Option<Seen>>,
 }
+
+#[derive(Clone, Debug)]
+struct Seen {
+    file: FileId,
+    head: Head,
+    manifest: Arc<Manifest>,
+}
+
+/// Tells one version of a file that is only ever replaced from another: inode, length, and the time
+/// of its last change in seconds and nanoseconds.
+type FileId = (u64, u64, i64, i64);
 
 impl Memory {
     /// Makes the directory, if that is possible: what can't be remembered only costs time.
@@ -44,7 +57,10 @@ impl Memory {
         if let Err(error) = fs::create_dir_all(&directory) {
             tracing::debug!(%error, "nothing can be remembered in {}", directory.display());
         }
-        Self { directory }
+        Self {
+            directory,
+            seen: Mutex::default(),
+        }
     }
 
     /// Where all is kept.
@@ -65,46 +81,96 @@ impl Memory {
         }
     }
 
-    /// What is remembered, if it is there and whole.
-    pub(crate) fn recall(&self) -> Option<Remembered> {
-        let bytes = fs::read(self.directory.join("base")).ok()?;
-        let (digest, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<32>()?;
-        if Digest::of(rest).as_bytes() != digest {
+    /// Which tree is remembered, if one is. Reads a few bytes: whether the tree itself is there and
+    /// whole only [`Self::recall`] tells.
+    pub(crate) fn head(&self) -> Option<Head> {
+        if let Some(seen) = self.seen() {
+            return Some(seen.head);
+        }
+        let mut head = [0; MAGIC.len() + HEAD];
+        let mut file = fs::File::open(self.base()).ok()?;
+        io::Read::read_exact(&mut file, &mut head).ok()?;
+        Some(split_head(&head)?.0)
+    }
+
+    /// The tree that is remembered, if it is there and whole.
+    pub(crate) fn recall(&self) -> Option<Arc<Manifest>> {
+        if let Some(seen) = self.seen() {
+            return Some(seen.manifest);
+        }
+        let id = self.id()?;
+        let bytes = fs::read(self.base()).ok()?;
+        let (head, rest) = split_head(&bytes)?;
+        let (digest, body) = rest.split_first_chunk::<{ Digest::LEN }>()?;
+        if Digest::of(body).as_bytes() != digest {
             tracing::debug!("what was remembered of the agent is corrupt");
             return None;
         }
-        codec::decode_state(rest).ok()
+        let manifest = Arc::new(codec::decode_state(body).ok()?);
+        self.see(id, head, &manifest);
+        Some(manifest)
     }
 
     /// Remembers a tree, and makes signatures of those of its larger files that have none yet,
-    /// from the developer's files at `root` as far as they still are what the tree says.
-    pub(crate) fn remember(&self, remembered: &Remembered, root: &Path) -> io::Result<()> {
-        let body = codec::encode(remembered);
-        let bytes = [MAGIC, Digest::of(&body).as_bytes(), &body].concat();
+    /// from the developer's files at `root` as far as they still are what the tree says. Only what
+    /// differs from the tree remembered before is looked at.
+    pub(crate) fn remember(
+        &self,
+        head: Head,
+        manifest: &Arc<Manifest>,
+        root: &Path,
+    ) -> io::Result<()> {
+        if self.head() == Some(head) {
+            return Ok(());
+        }
+        let before = self.recall();
+        let body = codec::encode(&**manifest);
+        let bytes = [
+            MAGIC,
+            &head.epoch.to_le_bytes(),
+            head.root.0.as_bytes(),
+            Digest::of(&body).as_bytes(),
+            &body,
+        ]
+        .concat();
+        write_atomically(&self.base(), &bytes)?;
+        if let Some(id) = self.id() {
+            self.see(id, head, manifest);
+        }
         fs::create_dir_all(self.signatures())?;
-        write_atomically(&self.directory.join("base"), &bytes)?;
+        match before {
+            Some(before) => self.sign_changes(&before, manifest, root),
+            None => self.sign_all(manifest, root),
+        }
+    }
 
-        let mut wanted = HashSet::new();
-        for entry in remembered.manifest.entries() {
-            let Entry::File { len, digest, .. } = entry.entry else {
-                continue;
-            };
-            if len < DELTA_MIN {
-                continue;
+    fn sign_changes(&self, before: &Manifest, now: &Manifest, root: &Path) -> io::Result<()> {
+        let mut stale = HashSet::new();
+        for Difference { path, old, new } in before.differences(now) {
+            stale.extend(old.and_then(signed));
+            if let Some((digest, len)) = new.and_then(signed) {
+                self.sign(path, digest, len, root)?;
             }
-            let name = digest.to_string();
-            let path = self.signatures().join(&name);
-            if wanted.insert(name) && !path.exists() {
-                let Ok(file) = patchwire_tree::open_file(root, &entry.path) else {
-                    continue;
-                };
-                let mut file = DigestReader::new(file);
-                let Ok(signature) = Signature::read(&mut file, len, options(digest)) else {
-                    continue;
-                };
-                if file.digest() == digest {
-                    write_atomically(&path, &signature.encode())?;
-                }
+        }
+        if stale.is_empty() {
+            return Ok(());
+        }
+        for content in now.entries().iter().filter_map(|at| signed(&at.entry)) {
+            stale.remove(&content);
+        }
+        for (digest, _) in stale {
+            removed(fs::remove_file(self.signature_of(digest)))?;
+        }
+        Ok(())
+    }
+
+    fn sign_all(&self, now: &Manifest, root: &Path) -> io::Result<()> {
+        let mut wanted = HashSet::new();
+        for entry in now.entries() {
+            if let Some((digest, len)) = signed(&entry.entry)
+                && wanted.insert(digest.to_string())
+            {
+                self.sign(&entry.path, digest, len, root)?;
             }
         }
         for stale in fs::read_dir(self.signatures())? {
@@ -120,9 +186,24 @@ impl Memory {
         Ok(())
     }
 
+    fn sign(&self, path: &RelativePath, digest: Digest, len: u64, root: &Path) -> io::Result<()> {
+        let signature = self.signature_of(digest);
+        if signature.exists() {
+            return Ok(());
+        }
+        let Ok(file) = patchwire_tree::open_file(root, path) else {
+            return Ok(());
+        };
+        let mut file = DigestReader::new(file);
+        match Signature::read(&mut file, len, options(digest)) {
+            Ok(made) if file.digest() == digest => write_atomically(&signature, &made.encode()),
+            _ => Ok(()),
+        }
+    }
+
     /// Forgets the tree, so that the next push asks the agent what it has.
     pub(crate) fn forget(&self) -> io::Result<()> {
-        removed(fs::remove_file(self.directory.join("base")))
+        removed(fs::remove_file(self.base()))
     }
 
     /// Notes that a push is on its way that the agent keeps a part of if it is cut.
@@ -150,12 +231,63 @@ impl Memory {
 
     /// The signature of the content with this digest, if it is remembered.
     pub(crate) fn signature(&self, digest: Digest) -> Option<Signature> {
-        let bytes = fs::read(self.signatures().join(digest.to_string())).ok()?;
+        let bytes = fs::read(self.signature_of(digest)).ok()?;
         Signature::decode(&bytes).ok()
+    }
+
+    fn base(&self) -> PathBuf {
+        self.directory.join("base")
     }
 
     fn signatures(&self) -> PathBuf {
         self.directory.join("signatures")
+    }
+
+    fn signature_of(&self, digest: Digest) -> PathBuf {
+        self.signatures().join(digest.to_string())
+    }
+
+    fn id(&self) -> Option<FileId> {
+        let of = fs::metadata(self.base()).ok()?;
+        Some((of.ino(), of.len(), of.ctime(), of.ctime_nsec()))
+    }
+
+    /// What this process knows of the file, if that is still the same.
+    fn seen(&self) -> Option<Seen> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.clone().filter(|seen| self.id() == Some(seen.file))
+    }
+
+    fn see(&self, file: FileId, head: Head, manifest: &Arc<Manifest>) {
+        let manifest = Arc::clone(manifest);
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Seen {
+            file,
+            head,
+            manifest,
+        });
+    }
+}
+
+/// The length of a head as it is written.
+const HEAD: usize = 8 + Digest::LEN;
+
+/// Layout: the magic, the epoch (8 bytes, little-endian), the root (32); behind it come the digest
+/// of the encoded manifest (32), and that.
+fn split_head(bytes: &[u8]) -> Option<(Head, &[u8])> {
+    let (epoch, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk()?;
+    let (root, rest) = rest.split_first_chunk()?;
+    let head = Head {
+        epoch: u64::from_le_bytes(*epoch),
+        root: WireDigest(Digest::from_bytes(*root)),
+    };
+    Some((head, rest))
+}
+
+/// The digest and length of a content that is worth a signature.
+const fn signed(entry: &Entry) -> Option<(Digest, u64)> {
+    match entry {
+        Entry::File { len, digest, .. } if *len >= DELTA_MIN => Some((*digest, *len)),
+        Entry::File { .. } | Entry::Directory { .. } | Entry::Symlink { .. } => None,
     }
 }
 
@@ -188,7 +320,7 @@ mod tests {
 
     use super::*;
 
-    fn remembered(content: &[u8]) -> Remembered {
+    fn tree(content: &[u8]) -> (Head, Arc<Manifest>) {
         let entry = Entry::File {
             mode: Mode::from_bits(0o644),
             len: content.len() as u64,
@@ -199,11 +331,8 @@ mod tests {
             entry,
         }];
         let manifest = Manifest::from_sorted(entries).unwrap();
-        Remembered {
-            epoch: 3,
-            root: WireDigest(manifest.root()),
-            manifest,
-        }
+        let root = WireDigest(manifest.root());
+        (Head { epoch: 3, root }, Arc::new(manifest))
     }
 
     #[test]
@@ -212,16 +341,22 @@ mod tests {
         let root = directory.path().join("root");
         fs::create_dir(&root).unwrap();
         let memory = Memory::new(directory.path().join("memory"));
+        // Another process, which shares nothing with this one but the files.
+        let other = || Memory::new(directory.path().join("memory"));
+        assert!(memory.head().is_none());
         assert!(memory.recall().is_none());
 
         let (old, new) = (vec![1; 20_000], vec![2; 20_000]);
+        let remember = |content: &[u8]| {
+            let (head, manifest) = tree(content);
+            memory.remember(head, &manifest, &root).unwrap();
+        };
         fs::write(root.join("f"), &old).unwrap();
-        memory.remember(&remembered(&old), &root).unwrap();
-        let recalled = memory.recall().unwrap();
-        assert_eq!(
-            (recalled.epoch, recalled.manifest),
-            (3, remembered(&old).manifest)
-        );
+        remember(&old);
+        for memory in [&memory, &other()] {
+            assert_eq!(memory.head(), Some(tree(&old).0));
+            assert_eq!(memory.recall(), Some(tree(&old).1));
+        }
         assert_eq!(
             memory.signature(Digest::of(&old)).unwrap().basis_len(),
             20_000
@@ -229,7 +364,7 @@ mod tests {
 
         // A file that is no longer what the tree says gets no signature, and what the tree no
         // longer has loses its own.
-        memory.remember(&remembered(&new), &root).unwrap();
+        remember(&new);
         assert!(memory.signature(Digest::of(&new)).is_none());
         assert!(memory.signature(Digest::of(&old)).is_none());
 
@@ -237,8 +372,9 @@ mod tests {
         let mut bytes = fs::read(&base).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&base, bytes).unwrap();
-        assert!(memory.recall().is_none());
+        assert!(other().recall().is_none());
         memory.forget().unwrap();
+        assert!(memory.head().is_none());
         memory.forget().unwrap();
     }
 }

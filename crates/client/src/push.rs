@@ -23,7 +23,7 @@ use crate::{
     connect::{Client, millis},
     conversation::{Conversation, End, Plans},
     error::ClientError,
-    memory::{Memory, Remembered},
+    memory::{Head, Memory},
     report::{
         AgentReport, ByteCounts, Contributor, FileCounts, PlannedChange, PushReport, ReportStatus,
         ReportedError, Timings,
@@ -120,6 +120,7 @@ impl Client {
             progress,
             memory: &origin.memory,
             root: &origin.root,
+            target_root: WireDigest(scan.manifest.root()),
             target: Arc::new(scan.manifest),
             traffic: (0, 0),
             is_further: false,
@@ -208,7 +209,7 @@ impl Origin {
         let deployment = request.state.join(client.link().id().to_string());
         Ok(Self {
             client: client_id(&root),
-            memory: Arc::new(Memory::new(deployment.join(name.as_str()))),
+            memory: client.memory(deployment.join(name.as_str())),
             root,
         })
     }
@@ -251,6 +252,7 @@ struct PushInProgress<'a> {
     memory: &'a Arc<Memory>,
     root: &'a Path,
     target: Arc<Manifest>,
+    target_root: WireDigest,
     /// Bytes sent and received over all attempts.
     traffic: (u64, u64),
     /// Whether the last attempt left the agent with more than it had before.
@@ -273,7 +275,7 @@ impl PushInProgress<'_> {
             message: Text::cut(&self.request.message),
             epoch: 0,
             base: Base::Unknown,
-            target: WireDigest(self.target.root()),
+            target: self.target_root,
             operations: 0,
             expires_ms: 0,
             force: self.request.force,
@@ -351,6 +353,7 @@ impl PushInProgress<'_> {
             root: self.root.to_owned(),
             memory: Arc::clone(self.memory),
             target: Arc::clone(&self.target),
+            target_root: self.target_root,
             delete_any: self.request.force || self.request.delete_any,
             mirror: self.request.mirror,
             dry_run: self.request.dry_run,
@@ -451,26 +454,26 @@ impl PushInProgress<'_> {
     async fn remember(&self, answer: &Answer) -> std::io::Result<()> {
         let (memory, root) = (Arc::clone(self.memory), self.root.to_owned());
         let target = Arc::clone(&self.target);
-        let (epoch, now) = (answer.epoch, answer.root);
-        let target_root = target.root();
-        let applied = now == Some(WireDigest(target_root));
-        // Whatever became of it: an answer without a root (a refusal) says nothing about the tree.
-        if now.is_none() || (answer.status == PushStatus::NoChanges && !applied) {
+        let Some(now) = answer.root else {
+            // A refusal says nothing about the tree.
+            return Ok(());
+        };
+        let head = Head {
+            epoch: answer.epoch,
+            root: now,
+        };
+        let applied = now == self.target_root;
+        if answer.status == PushStatus::NoChanges && !applied {
             return Ok(());
         }
         let kept = blocking::run(move || {
             if applied {
-                let remembered = Remembered {
-                    epoch,
-                    root: WireDigest(target_root),
-                    manifest: Arc::unwrap_or_clone(target),
-                };
-                return memory.remember(&remembered, &root);
+                memory.remember(head, &target, &root)
+            } else if memory.head() == Some(head) {
+                Ok(())
+            } else {
+                memory.forget()
             }
-            let same = memory
-                .recall()
-                .is_some_and(|r| r.epoch == epoch && now == Some(r.root));
-            if same { Ok(()) } else { memory.forget() }
         });
         kept.await
     }

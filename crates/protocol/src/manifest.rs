@@ -1,6 +1,6 @@
 //! What a tree is: its paths, and for each what stands there.
 
-use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, iter, ops::Range, sync::Arc};
 
 use patchwire_delta::Digest;
 
@@ -236,6 +236,17 @@ pub struct Manifest {
 /// How much of a manifest is hashed at once: BLAKE3 is at its fastest on whole powers of two.
 const ROOT_PIECE: usize = 64 << 10;
 
+/// A path at which two trees differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Difference<'a> {
+    /// The path.
+    pub path: &'a RelativePath,
+    /// What stands there in the one.
+    pub old: Option<&'a Entry>,
+    /// What stands there in the other.
+    pub new: Option<&'a Entry>,
+}
+
 /// Why entries are not a [`Manifest`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
@@ -337,6 +348,29 @@ impl Manifest {
         Self::from_sorted(entries)
     }
 
+    /// What has to change for this tree to become `other`, sorted by path. Linear: it is one merge.
+    pub fn differences<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Difference<'a>> {
+        let mut old = self.entries.iter().peekable();
+        let mut new = other.entries.iter().peekable();
+        iter::from_fn(move || {
+            loop {
+                let order = match (old.peek(), new.peek()) {
+                    (None, None) => return None,
+                    (Some(_), None) => Ordering::Less,
+                    (None, Some(_)) => Ordering::Greater,
+                    (Some(old), Some(new)) => old.path.cmp(&new.path),
+                };
+                let before = if order.is_le() { old.next() } else { None };
+                let after = if order.is_ge() { new.next() } else { None };
+                let path = &before.or(after)?.path;
+                let (old, new) = (before.map(entry_of), after.map(entry_of));
+                if old != new {
+                    return Some(Difference { path, old, new });
+                }
+            }
+        })
+    }
+
     /// The entries, sorted by path.
     #[must_use]
     pub fn entries(&self) -> &[ManifestEntry] {
@@ -401,6 +435,10 @@ impl Manifest {
         }
         hasher.update(&bytes).finalize().into()
     }
+}
+
+const fn entry_of(entry: &ManifestEntry) -> &Entry {
+    &entry.entry
 }
 
 impl<Context> Decode<Context> for Manifest {

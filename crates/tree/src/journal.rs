@@ -69,17 +69,7 @@ impl Journal {
 
 /// What has to change for `from` to become `to`.
 pub(crate) fn changes(from: &Manifest, to: &Manifest) -> BTreeMap<RelativePath, Option<Entry>> {
-    let mut changes = BTreeMap::new();
-    let mut old = from.entries().iter().peekable();
-    for new in to.entries() {
-        while let Some(gone) = old.next_if(|old| old.path < new.path) {
-            changes.insert(gone.path.clone(), None);
-        }
-        let same = old.next_if(|old| old.path == new.path);
-        if same.is_none_or(|old| old.entry != new.entry) {
-            changes.insert(new.path.clone(), Some(new.entry.clone()));
-        }
-    }
-    changes.extend(old.map(|gone| (gone.path.clone(), None)));
-    changes
+    from.differences(to)
+        .map(|difference| (difference.path.clone(), difference.new.cloned()))
+        .collect()
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use patchwire_delta::Digest;
 use patchwire_protocol::{
-    manifest::{Entry, Manifest, ManifestEntry},
+    manifest::{Difference, Entry, Manifest, ManifestEntry},
     operation::{Operation, Source},
     path::RelativePath,
 };
@@ -77,25 +77,22 @@ pub enum Action {
 /// agent's disk and may be copied from: usually `base` itself.
 #[must_use]
 pub fn plan(base: &Manifest, available: &Manifest, target: &Manifest) -> Draft {
-    let gone: Vec<&ManifestEntry> = base
-        .entries()
+    let differences: Vec<Difference<'_>> = base.differences(target).collect();
+    let gone_files: HashSet<&RelativePath> = differences
         .iter()
-        .filter(|entry| target.get(&entry.path).is_none())
+        .filter(|at| at.new.is_none() && at.old.is_some_and(|old| !old.is_directory()))
+        .map(|at| at.path)
         .collect();
-    let gone_files: HashSet<&RelativePath> = gone
-        .iter()
-        .filter(|entry| !entry.entry.is_directory())
-        .map(|entry| &entry.path)
-        .collect();
-    let mut sources = Sources::new(available, &gone_files);
+    let contents = differences.iter().filter_map(|at| content(at.new?));
+    let mut sources = Sources::new(available, &gone_files, contents.collect());
     let mut plan = Plan::default();
     let mut wants = Vec::new();
-    for entry in target.entries() {
-        let (path, entry) = (&entry.path, &entry.entry);
-        let old = base.get(path);
-        if old == Some(entry) {
+    for Difference { path, old, new } in differences {
+        let Some(entry) = new else {
+            let path = path.clone();
+            plan.operations.push(Operation::Delete { path });
             continue;
-        }
+        };
         let (source, from) = sources.choose(path, entry);
         let moved_from = from.filter(|_| old.is_none());
         if source == WHOLE && wants_delta(available.get(path), entry) {
@@ -116,13 +113,7 @@ pub fn plan(base: &Manifest, available: &Manifest, target: &Manifest) -> Draft {
             source,
         });
     }
-    plan.operations
-        .extend(gone.iter().map(|entry| Operation::Delete {
-            path: entry.path.clone(),
-        }));
     plan.counts.deleted = (gone_files.len() - plan.moves.len()) as u64;
-    plan.operations
-        .sort_unstable_by(|a, b| a.path().cmp(b.path()));
     Draft { plan, wants }
 }
 
@@ -235,21 +226,26 @@ impl Plan {
 /// Where content may be copied from.
 struct Sources<'a> {
     available: &'a Manifest,
-    /// Every content that lies on the agent's disk: paths that will be gone last, so that they are
-    /// popped first and each makes one move.
+    /// Where the contents that are asked for lie on the agent's disk: paths that will be gone last,
+    /// so that they are popped first and each makes one move.
     by_digest: HashMap<&'a Digest, Vec<(&'a RelativePath, bool)>>,
 }
 
 impl<'a> Sources<'a> {
-    fn new(available: &'a Manifest, gone_files: &HashSet<&RelativePath>) -> Self {
-        let mut by_digest: HashMap<_, Vec<_>> = HashMap::new();
-        for entry in available.entries() {
-            if let Entry::File { digest, .. } = &entry.entry {
-                let gone = gone_files.contains(&entry.path);
-                by_digest
-                    .entry(digest)
-                    .or_default()
-                    .push((&entry.path, gone));
+    fn new(
+        available: &'a Manifest,
+        gone_files: &HashSet<&RelativePath>,
+        asked_for: HashSet<&'a Digest>,
+    ) -> Self {
+        let mut by_digest: HashMap<_, Vec<_>> = asked_for
+            .into_iter()
+            .map(|digest| (digest, Vec::new()))
+            .collect();
+        if !by_digest.is_empty() {
+            for ManifestEntry { path, entry } in available.entries() {
+                if let Some(paths) = content(entry).and_then(|digest| by_digest.get_mut(digest)) {
+                    paths.push((path, gone_files.contains(path)));
+                }
             }
         }
         for paths in by_digest.values_mut() {
@@ -287,6 +283,14 @@ impl<'a> Sources<'a> {
             paths.rotate_right(1);
         }
         (Source::Copy { from }, moved)
+    }
+}
+
+/// The digest of a file's content.
+const fn content(entry: &Entry) -> Option<&Digest> {
+    match entry {
+        Entry::File { digest, .. } => Some(digest),
+        Entry::Directory { .. } | Entry::Symlink { .. } => None,
     }
 }
 
