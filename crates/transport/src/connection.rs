@@ -17,7 +17,7 @@ use patchwire_protocol::{
     },
     version::{Version, VersionRange},
 };
-use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use rustls::{ClientConfig, ServerConfig};
 use tokio::{sync::Mutex, time};
 use tracing::debug;
@@ -37,10 +37,8 @@ use crate::{
     tls,
 };
 
-/// How long the last packet has to leave when a connection is closed. It needs no more than that the
-/// connection's task runs once; QUIC would answer stray packets for three probe timeouts, about 0.1 s,
-/// and nobody is to wait for that.
-const CLOSE_TIMEOUT: Duration = Duration::from_millis(10);
+/// How long the last packet has to leave when a connection is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection to the relay on which it has welcomed this end.
 ///
@@ -48,7 +46,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(10);
 /// [`Backoff`](crate::Backoff).
 #[derive(Debug)]
 pub struct RelayConnection {
-    endpoint: Endpoint,
     connection: Connection,
     version: Version,
     inner: Inner,
@@ -194,11 +191,23 @@ impl RelayConnection {
         self.connection.closed().await.into()
     }
 
-    /// Ends the connection and every stream on it, and sees to it that the relay hears so.
+    /// Ends the connection and every stream on it, and sees to it that the relay is told so.
+    ///
+    /// The packet that says it is sent once: QUIC would stay for three probe timeouts, about 0.1 s, to
+    /// say it again, and nobody is to wait for that. If it is lost, the relay notices by its idle
+    /// timeout.
     pub async fn close(self) {
+        let sent = || self.connection.stats().udp_tx.datagrams;
+        let before = sent();
         self.connection.close(close::DONE.into(), &[]);
-        // Without an answer the relay notices by its idle timeout.
-        let _ = time::timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
+        let farewell = async {
+            while sent() == before {
+                tokio::task::yield_now().await;
+            }
+            // What was counted may have been on its way before.
+            tokio::task::yield_now().await;
+        };
+        let _ = time::timeout(CLOSE_TIMEOUT, farewell).await;
     }
 }
 
@@ -226,7 +235,7 @@ async fn attach(
             Inner::Agent(Arc::new(tls::inner_server(credentials))),
         ),
     };
-    let (endpoint, connection) = dial(relay, streams).await?;
+    let (_, connection) = dial(relay, streams).await?;
 
     let introduced = Box::pin(introduce(&connection, link, credentials, name));
     let (welcomed, first) = match (&inner, asks) {
@@ -249,7 +258,6 @@ async fn attach(
         control,
     } = welcomed?;
     Ok(RelayConnection {
-        endpoint,
         connection,
         version,
         inner,

@@ -14,6 +14,7 @@ mod frameworks;
 mod hostile;
 mod kills;
 mod mcp;
+mod mirror;
 mod model;
 mod project;
 mod push;
