@@ -133,11 +133,12 @@ impl Memory {
             &body,
         ]
         .concat();
+        // All of it may have been removed since.
+        fs::create_dir_all(self.signatures())?;
         write_atomically(&self.base(), &bytes)?;
         if let Some(id) = self.id() {
             self.see(id, head, manifest);
         }
-        fs::create_dir_all(self.signatures())?;
         match before {
             Some(before) => self.sign_changes(&before, manifest, root),
             None => self.sign_all(manifest, root),
