@@ -3,10 +3,12 @@
 use std::{
     mem,
     path::PathBuf,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
+use futures_util::{FutureExt as _, future::BoxFuture};
 use patchwire_protocol::message::{
     inner::{AgentMessage, DeveloperMessage},
     status::{LogLine, LogsRequest, Status},
@@ -129,6 +131,24 @@ impl Client {
         let mut session = self.session().await?;
         session.send(&DeveloperMessage::Logs(request)).await?;
         Ok(LogStream { session })
+    }
+
+    /// Does work that a session is to follow, and connects to the relay meanwhile, if it can. Whoever
+    /// asks for the session is told why, if it can't. An attempt that is still under way ends with the
+    /// second value, unless a session waits for it by then.
+    pub(crate) async fn while_connecting<T>(
+        &self,
+        work: impl Future<Output = T>,
+    ) -> (T, BoxFuture<'_, ()>) {
+        let wait = self.options.wait.clamp(SHORTEST, LONGEST);
+        let connection = self.relay.connection(&self.link, &self.options.name, wait);
+        let mut connecting = connection.map(drop).boxed();
+        let mut work = pin!(work);
+        let done = tokio::select! {
+            done = &mut work => done,
+            () = &mut connecting => work.await,
+        };
+        (done, connecting)
     }
 
     /// Begins a conversation on the stream that is kept at hand, or on a new one. What is said on

@@ -90,8 +90,9 @@ impl Client {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let scanned = origin.scan(request, tree, progress).await?;
-            let pushed = self.push_scanned(&origin, request, scanned, progress);
+            let scanning = origin.scan(request, tree, progress);
+            let (scanned, _connecting) = self.while_connecting(scanning).await;
+            let pushed = self.push_scanned(&origin, request, scanned?, progress);
             let path = match pushed.await? {
                 PushEnd::Reported { report, .. } => return Ok(*report),
                 PushEnd::Changed(path) => path,

@@ -16,6 +16,9 @@ const LINES: usize = 10;
 /// What may be sent beside them: the header, the operation, the handshakes.
 const BESIDE: u64 = 4 << 10;
 
+/// What may be sent for a file that both sides have: an operation that says so, and no content.
+const FOR_EACH_FILE: u64 = 8;
+
 pub(super) fn measure(field: &Field<'_>) -> anyhow::Result<Measured> {
     let files = field.sizes.small();
     let forest = field.plant("lost-base", files)?;
@@ -35,7 +38,8 @@ pub(super) fn measure(field: &Field<'_>) -> anyhow::Result<Measured> {
     deployment.remove()?;
     std::fs::remove_dir_all(source)?;
 
-    let floor = Floor::bytes("bytes sent", ours.spread(sent), longest + BESIDE);
+    let most = longest + BESIDE + FOR_EACH_FILE * files as u64;
+    let floor = Floor::bytes("bytes sent", ours.spread(sent), most);
     Ok(Measured {
         row: Row::LostBase.name(),
         what: format!("{LINES} new lines for an agent that lost its state"),
