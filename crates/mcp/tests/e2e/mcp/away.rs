@@ -99,9 +99,10 @@ fn a_server_outlives_relay_and_agent() {
     let (name, port) = ("relay", relay.port);
     drop(relay);
     shop.edit("While there was no relay");
-    push(&mut server).expect_error("relay-unreachable");
+    // What is asked notices it; a push sent before would be one whose answer is not known.
     let status = server.call("app_status", &json!({}));
     status.expect_error("relay-unreachable");
+    push(&mut server).expect_error("relay-unreachable");
     let attached = shop.agent.process.output().len();
     let relay = Relay::start_in(&world, name, port);
     shop.agent
