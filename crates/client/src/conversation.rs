@@ -418,9 +418,8 @@ impl Conversation {
         Ok(self.go_on(drafted))
     }
 
-    /// What the agent offered, in terms of what is here.
     /// The tree whose root the agent was told. Most often, nothing has changed since.
-    async fn remembered_tree(&mut self) -> Result<Arc<Manifest>, ClientError> {
+    async fn remembered_tree(&self) -> Result<Arc<Manifest>, ClientError> {
         if self.remembered.map(|head| head.root) == Some(self.plans.target_root) {
             return Ok(Arc::clone(&self.plans.target));
         }
@@ -436,6 +435,7 @@ impl Conversation {
         recalled.await.ok_or(ClientError::Lost { source: None })
     }
 
+    /// What the agent offered, in terms of what is here.
     async fn listing(&self, id: OfferId, listing: Vec<u8>) -> Result<Listing, ClientError> {
         let target = Arc::clone(&self.plans.target);
         let listing = blocking::run(move || {

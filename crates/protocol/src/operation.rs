@@ -205,14 +205,14 @@ fn check_source(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::manifest::{
         ManifestEntry,
         tests::{directory, file, path},
     };
 
-    fn put(entry: ManifestEntry, source: Source) -> Operation {
+    pub(crate) fn put(entry: ManifestEntry, source: Source) -> Operation {
         Operation::Put {
             path: entry.path,
             entry: entry.entry,

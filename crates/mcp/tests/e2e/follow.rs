@@ -170,7 +170,7 @@ fn source(world: &World) -> PathBuf {
     source
 }
 
-fn client(link: &Link) -> Client {
+pub(crate) fn client(link: &Link) -> Client {
     let options = ConnectOptions {
         wait: PATIENCE,
         ..ConnectOptions::default()

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use patchwire_client::{Client, ConnectOptions, Progress, PushRequest, report::ReportStatus};
+use patchwire_client::{Progress, PushRequest, report::ReportStatus};
 use patchwire_protocol::{
     limits,
     message::{
@@ -23,20 +23,15 @@ use patchwire_protocol::{
 use patchwire_transport::{InnerStream, RelayConnection, Role};
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::world::{Agent, Link, PATIENCE, Relay, World, assert_same_tree, noise};
+use crate::{
+    follow::client,
+    world::{Agent, PATIENCE, Relay, World, assert_same_tree, noise},
+};
 
 fn source(world: &World) -> PathBuf {
     let source = world.path("source");
     fs::create_dir(&source).unwrap();
     source
-}
-
-fn client(link: &Link) -> Client {
-    let options = ConnectOptions {
-        wait: PATIENCE,
-        ..ConnectOptions::default()
-    };
-    Client::new(link.read(), options)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -234,18 +234,10 @@ fn copied(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{
-        ManifestEntry,
-        tests::{directory, file, path},
+    use crate::{
+        manifest::tests::{directory, file, path},
+        operation::tests::put,
     };
-
-    fn put(entry: ManifestEntry, source: Source) -> Operation {
-        Operation::Put {
-            path: entry.path,
-            entry: entry.entry,
-            source,
-        }
-    }
 
     fn base() -> Manifest {
         Manifest::from_sorted(vec![file("old", "one"), file("same", "two")]).unwrap()
