@@ -498,6 +498,13 @@ impl Deployment {
             .send_modify(|standing| standing.verified = verified);
     }
 
+    /// Has what happens to the tree heard of, so that the next push need not look for it. Nobody waits
+    /// for that.
+    pub(crate) fn watch_tree(&self) {
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || lock(&store).watch());
+    }
+
     /// Takes over what the store says stands.
     async fn refresh(&self) {
         let standing = self

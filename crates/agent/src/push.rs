@@ -420,6 +420,7 @@ impl Taking {
         if let Some(mut writer) = self.writer.take() {
             drop(tokio::time::timeout(limits::STALL, writer.finish()).await);
         }
+        self.deployment.watch_tree();
     }
 }
 

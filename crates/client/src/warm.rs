@@ -5,12 +5,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use patchwire_tree::{Scan, ScanError, ScanOptions, ScanProgress};
+use patchwire_tree::{Scan, ScanError, ScanOptions, ScanProgress, listen};
 
-use crate::{
-    memory::Memory,
-    watch::{Look, listen},
-};
+use crate::{memory::Memory, watch::Look};
 
 /// Knows what a root held when it was pushed last, and hears of what happens in it: the next push
 /// looks only there. It takes an inotify watch for each directory of the tree, and about 600 bytes of

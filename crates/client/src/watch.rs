@@ -17,14 +17,12 @@ use crate::{
     request::{Progress, PushRequest},
 };
 
-mod events;
 mod hearing;
 mod look;
 mod presence;
 mod schedule;
 mod shell;
 
-pub(crate) use events::listen;
 pub(crate) use look::Look;
 use presence::Known;
 use shell::Shell;

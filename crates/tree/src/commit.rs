@@ -1,6 +1,6 @@
 //! Making a staged push the tree, as a whole or not at all; and going back.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use patchwire_protocol::{
     manifest::{Entry, Manifest},
@@ -272,6 +272,15 @@ impl Store {
             // It may be there all the same, if only its directory could not be synced.
             return Err(self.give_up(&journal, error));
         }
+        let changes: BTreeMap<_, Option<Entry>> = journal
+            .former
+            .keys()
+            .map(|path| (path.clone(), tree.get(path).cloned()))
+            .collect();
+        let mut entries = changes.values().chain(journal.former.values()).flatten();
+        if entries.any(Entry::is_directory) {
+            self.vigil.directories_changed();
+        }
         gate.open();
         let ground = Ground {
             root: &self.root,
@@ -291,11 +300,6 @@ impl Store {
             Err(error) => return Err(self.give_up(&journal, error)),
         };
         gate.close();
-        let changes = journal
-            .former
-            .keys()
-            .map(|path| (path.clone(), tree.get(path).cloned()))
-            .collect();
         let synced = ground.sync(&journal.steps);
         if let Err(error) = synced.and_then(|()| self.append_record(&record, &changes)) {
             gate.open();

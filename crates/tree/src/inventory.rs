@@ -1,6 +1,7 @@
 //! What really lies on the agent's disk.
 
 mod mirror;
+pub(crate) mod vigil;
 
 use std::{
     io,
@@ -18,6 +19,7 @@ use patchwire_protocol::{
     path::{RESERVED, RelativePath},
 };
 
+use self::vigil::Changed;
 use crate::{
     confine::{Context, Dir, Kind, PathError, Stat, Walker, no_such_place},
     content,
@@ -50,16 +52,14 @@ impl Store {
         if self.record.is_none() {
             return Ok(self.inventory_of_everything());
         }
-        let differing = self.differing(&[])?;
-        let drift = differing.iter().map(|(path, _)| path.clone()).collect();
+        self.look_at_managed()?;
+        let differing = self.vigil.differing();
         let manifest = match differing.is_empty() {
             true => Arc::clone(&self.managed),
             // Below what is no directory any more nothing was found, so this stays a tree.
-            false => {
-                let there = self.managed.with_changes(&differing.into_iter().collect());
-                Arc::new(there.unwrap_or_default())
-            }
+            false => Arc::new(self.managed.with_changes(differing).unwrap_or_default()),
         };
+        let drift = differing.keys().cloned().collect();
         Ok(Inventory { manifest, drift })
     }
 
@@ -71,31 +71,74 @@ impl Store {
     /// As [`Self::inventory`].
     pub fn drift_beside(&mut self, staged: &Staged) -> Result<Vec<RelativePath>, StoreError> {
         self.check_whole()?;
-        let mut touched: Vec<_> = staged.paths().collect();
-        touched.sort_unstable();
-        let differing = self.differing(&touched)?;
-        Ok(differing.into_iter().map(|(path, _)| path).collect())
+        self.look_at_managed()?;
+        let mut drift = self.vigil.differing().clone();
+        if !drift.is_empty() {
+            for touched in staged.paths() {
+                drift.remove(touched);
+            }
+        }
+        Ok(drift.into_keys().collect())
     }
 
-    /// What stands at the managed paths at which not what was committed stands; those of `skip`,
-    /// which is sorted, aside.
-    fn differing(&mut self, skip: &[&RelativePath]) -> Result<Vec<Standing>, PathError> {
+    /// Watches the managed directories, so that the next look at them is one at what changed. It takes
+    /// an inotify watch for each; where that can't be, each look is one at everything. Does nothing
+    /// before the first commit.
+    ///
+    /// Blocks for about as long as a look at everything, if directories were committed: for the time
+    /// after a push.
+    pub fn watch(&mut self) {
+        if self.record.is_none() || self.half_made {
+            return;
+        }
+        for _ in 0..WATCH_ROUNDS {
+            let Some(new) = self.vigil.watch(&self.managed) else {
+                return;
+            };
+            let changed = self.vigil.take_changed().map(|changed| changed.and(new));
+            if let Err(error) = self.look(changed) {
+                tracing::debug!("{error}: {}", error.source);
+                return;
+            }
+        }
+    }
+
+    /// Finds out what stands at the managed paths at which not what was committed stands.
+    fn look_at_managed(&mut self) -> Result<(), PathError> {
+        let changed = self.vigil.take_changed();
+        let was_partial = changed.is_some();
+        self.look(changed)?;
+        // With a directory goes all that it holds.
+        if was_partial && !self.vigil.is_complete() {
+            self.look(None)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the managed paths in the directories that changed, or at all.
+    fn look(&mut self, changed: Option<Changed>) -> Result<(), PathError> {
+        let some = changed.map(|changed| (changed.entries(&self.managed), changed));
+        let entries = match &some {
+            Some((entries, _)) => entries,
+            None => self.managed.entries(),
+        };
         let look = Look {
             root: &self.root,
             index: &self.index,
-            skip,
-            chunks: self.managed.entries().chunks(CHUNK).collect(),
+            chunks: entries.chunks(CHUNK).collect(),
             next: AtomicUsize::new(0),
         };
-        let mut seen = look.on_all_processors()?;
-        seen.sort_unstable_by_key(|seen| seen.chunk);
         let mut differing = Vec::new();
-        for seen in seen {
+        for seen in look.on_all_processors()? {
             differing.extend(seen.differing);
             self.remember(seen.read);
         }
+        let looked_at = some
+            .as_ref()
+            .map(|(entries, changed)| (changed, &entries[..]));
+        self.vigil.saw(looked_at, differing, &self.managed);
         self.save_index(None);
-        Ok(differing)
+        Ok(())
     }
 
     fn inventory_of_everything(&mut self) -> Inventory {
@@ -142,6 +185,10 @@ const CHUNK: usize = 2048;
 /// How many threads look at most: more wait for the system's own locks.
 const THREADS: usize = 8;
 
+/// How often to look again because directories were not watched before. If they go on to appear,
+/// the next push looks at everything.
+const WATCH_ROUNDS: u32 = 3;
+
 /// What stands at a path.
 type Standing = (RelativePath, Option<Entry>);
 
@@ -149,14 +196,13 @@ type Standing = (RelativePath, Option<Entry>);
 struct Look<'a> {
     root: &'a Dir,
     index: &'a StatCache,
-    skip: &'a [&'a RelativePath],
     chunks: Vec<&'a [ManifestEntry]>,
     next: AtomicUsize,
 }
 
-/// What was seen at the entries of a chunk.
+/// What one thread saw.
+#[derive(Default)]
 struct Seen {
-    chunk: usize,
     differing: Vec<Standing>,
     read: Vec<Read>,
 }
@@ -167,10 +213,10 @@ impl Look<'_> {
         let threads = threads.min(THREADS).min(self.chunks.len());
         thread::scope(|scope| {
             let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| self.work())).collect();
-            let mut seen = self.work()?;
+            let mut seen = vec![self.work()?];
             for other in others {
                 match other.join() {
-                    Ok(more) => seen.extend(more?),
+                    Ok(more) => seen.push(more?),
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
@@ -178,46 +224,24 @@ impl Look<'_> {
         })
     }
 
-    fn work(&self) -> Result<Vec<Seen>, PathError> {
+    fn work(&self) -> Result<Seen, PathError> {
         let mut walker = Walker::new(self.root);
         let mut observer = Observer::new(self.index);
-        let mut seen = Vec::new();
-        loop {
-            let chunk = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(entries) = self.chunks.get(chunk) else {
-                return Ok(seen);
-            };
-            seen.push(Seen {
-                chunk,
-                differing: self.differing(entries, &mut walker, &mut observer)?,
-                read: std::mem::take(&mut observer.read),
-            });
-        }
-    }
-
-    fn differing(
-        &self,
-        entries: &[ManifestEntry],
-        walker: &mut Walker<'_>,
-        observer: &mut Observer<'_>,
-    ) -> Result<Vec<Standing>, PathError> {
         let mut differing = Vec::new();
-        let first = entries.first().map(|first| &first.path);
-        let behind = self.skip.partition_point(|path| Some(*path) < first);
-        let mut skip = self.skip[behind..].iter().peekable();
-        for ManifestEntry { path, entry } in entries {
-            while skip.next_if(|skipped| **skipped < path).is_some() {}
-            if skip.next_if(|skipped| **skipped == path).is_some() {
-                continue;
-            }
-            let there = observer
-                .observe_at(walker, path)
-                .context("look at", path.as_bytes())?;
-            if there.as_ref() != Some(entry) {
-                differing.push((path.clone(), there));
+        while let Some(entries) = self.chunks.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            for ManifestEntry { path, entry } in *entries {
+                let there = observer
+                    .observe_at(&mut walker, path)
+                    .context("look at", path.as_bytes())?;
+                if there.as_ref() != Some(entry) {
+                    differing.push((path.clone(), there));
+                }
             }
         }
-        Ok(differing)
+        Ok(Seen {
+            differing,
+            read: observer.read,
+        })
     }
 }
 

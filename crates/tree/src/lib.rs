@@ -53,6 +53,7 @@
 mod commit;
 mod confine;
 mod content;
+mod events;
 mod fault;
 mod index;
 mod inventory;
@@ -70,6 +71,7 @@ mod time;
 
 pub use commit::{CommitError, Committed, RolledBack, Window};
 pub use confine::PathError;
+pub use events::{Events, EventsError, Happened, Watches, listen};
 pub use index::StatCache;
 pub use inventory::Inventory;
 pub use journal::CommitRecord;

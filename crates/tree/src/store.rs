@@ -22,6 +22,7 @@ use crate::{
     confine::{Context, Dir, PathError, Stat},
     fault::Fault,
     index::StatCache,
+    inventory::vigil::Vigil,
     journal::{CommitRecord, Direction, JOURNAL_MAGIC, Journal},
     rules::RulesError,
     sealed,
@@ -130,6 +131,7 @@ pub struct Store {
     /// The last change made.
     pub(crate) undo: Option<Journal>,
     pub(crate) half_made: bool,
+    pub(crate) vigil: Vigil,
     pub(crate) fault: Fault,
     epoch: u64,
     _lock: Lock,
@@ -160,6 +162,10 @@ impl Store {
         fresh_epoch: u64,
         fault: Fault,
     ) -> Result<(Self, Recovery), StoreError> {
+        let real = |path: &Path| {
+            path.canonicalize()
+                .context("open", path.as_os_str().as_bytes())
+        };
         let shown = || patchwire_protocol::path::escape(state.as_os_str().as_bytes()).to_string();
         let root_dir = Dir::open_root(root).context("open", root.as_os_str().as_bytes())?;
         let state_dir = open_state(state).context("open", state.as_os_str().as_bytes())?;
@@ -201,6 +207,7 @@ impl Store {
             managed: Arc::new(contents.manifest),
             undo: None,
             half_made: false,
+            vigil: Vigil::new(real(root)?, real(state)?),
             root: root_dir,
             state: state_dir,
             staging,

@@ -8,9 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use patchwire_tree::{LiveTree, Scan, ScanError, ScanOptions, ScanProgress, StatCache};
+use patchwire_tree::{
+    EventsError, LiveTree, Scan, ScanError, ScanOptions, ScanProgress, StatCache, Watches,
+};
 
-use super::events::{EventsError, Watches};
 use crate::memory::Memory;
 
 /// How often to scan again because there were directories that nobody had watched yet. If they go
@@ -197,8 +198,9 @@ pub(super) fn identity(root: &Path) -> io::Result<Identity> {
 
 #[cfg(test)]
 mod tests {
+    use patchwire_tree::listen;
+
     use super::*;
-    use crate::watch::events::listen;
 
     /// Without the excludes of whoever runs the tests.
     fn options() -> ScanOptions {

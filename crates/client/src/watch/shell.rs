@@ -12,7 +12,7 @@ use std::{
 
 use patchwire_protocol::app::AppState;
 use patchwire_transport::random_u64;
-use patchwire_tree::ScanProgress;
+use patchwire_tree::{Events, Happened, ScanProgress, Watches, listen};
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, sleep_until},
@@ -20,7 +20,6 @@ use tokio::{
 
 use super::{
     WatchEvent, WatchOptions,
-    events::{self, Events, Happened, Watches},
     hearing::{Hearing, News, Preparation, Watched},
     look::{Identity, Look, Outcome, Seen, identity},
     presence::Known,
@@ -86,7 +85,7 @@ impl<'a> Shell<'a> {
             source,
         })?;
         let look = Look::new(root, &request.scan, &origin.memory);
-        let (events, watches) = events::listen(root, origin.memory.directory());
+        let (events, watches) = listen(root, origin.memory.directory());
         let now = Instant::now();
         Ok(Self {
             client,
@@ -352,8 +351,7 @@ impl<'a> Shell<'a> {
             Preparation::None => {}
             Preparation::StartOver => self.events.start_over(),
             Preparation::Listen => {
-                let (events, watches) =
-                    events::listen(&self.origin.root, self.origin.memory.directory());
+                let (events, watches) = listen(&self.origin.root, self.origin.memory.directory());
                 self.events = events;
                 self.fresh = Some(watches);
             }

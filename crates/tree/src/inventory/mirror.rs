@@ -30,8 +30,9 @@ impl Store {
     ) -> Result<Inventory, StoreError> {
         self.check_whole()?;
         let rules = Rules::outside_repository(include, ignore).map_err(RulesError::Pattern)?;
-        let differing = self.differing(&[])?;
-        let drift = differing.iter().map(|(path, _)| path.clone()).collect();
+        self.look_at_managed()?;
+        let differing = self.vigil.differing().clone();
+        let drift = differing.keys().cloned().collect();
         let mut beside = Beside {
             managed: &self.managed,
             rules: &rules,

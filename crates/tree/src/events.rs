@@ -20,6 +20,7 @@ use std::{
     collections::{BTreeSet, HashSet},
     convert::Infallible,
     fs,
+    hash::{BuildHasher, RandomState},
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{
@@ -33,7 +34,6 @@ use notify::{
     ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode, ModifyKind},
 };
-use patchwire_transport::random_u64;
 use rustix::io::Errno;
 use tokio::sync::Notify;
 
@@ -52,43 +52,56 @@ const FILES: usize = 3;
 
 /// Why saves can't be heard of. Says what to do about it.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum EventsError {
+pub enum EventsError {
     /// The user has as many watches as are allowed.
     #[error(
         "all inotify watches of this user are taken (fs.inotify.max_user_watches is {limit}, and \
          {directories} directories are to be watched): allow more with `sudo sysctl \
          fs.inotify.max_user_watches=524288`"
     )]
-    Watches { limit: String, directories: usize },
+    Watches {
+        /// How many, in words.
+        limit: String,
+        /// How many directories were to be watched.
+        directories: usize,
+    },
     /// The user has as many instances as are allowed.
     #[error(
         "all inotify instances of this user are taken (fs.inotify.max_user_instances is {limit}): \
          allow more with `sudo sysctl fs.inotify.max_user_instances=1024`"
     )]
-    Instances { limit: String },
+    Instances {
+        /// How many, in words.
+        limit: String,
+    },
     /// Something else.
     #[error("the system does not tell what happens in “{}”", path.display())]
-    Other { path: PathBuf, source: io::Error },
+    Other {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 /// What happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Happened {
+pub struct Happened {
     /// Something changed.
-    pub(super) change: bool,
+    pub change: bool,
     /// A directory that is watched was renamed, removed or replaced, the root perhaps.
-    pub(super) directories: bool,
+    pub directories: bool,
     /// There was more than could be told. It may have been nothing but our own scan.
-    pub(super) lost: bool,
+    pub lost: bool,
 }
 
 /// Where events come from.
 #[derive(Debug)]
-pub(crate) struct Events(Arc<Heard>);
+pub struct Events(Arc<Heard>);
 
 /// The directories that are watched.
 #[derive(Debug)]
-pub(crate) struct Watches {
+pub struct Watches {
     heard: Arc<Heard>,
     /// `None` before the first directory is watched.
     ear: Option<Ear>,
@@ -132,7 +145,8 @@ struct State {
 
 /// Begins to listen below `root`, to nothing yet. `state` is a directory of our own, outside what is
 /// watched.
-pub(crate) fn listen(root: &Path, state: &Path) -> (Events, Watches) {
+#[must_use]
+pub fn listen(root: &Path, state: &Path) -> (Events, Watches) {
     let heard = Arc::new(Heard {
         root: root.to_owned(),
         state: state.to_owned(),
@@ -150,7 +164,7 @@ pub(crate) fn listen(root: &Path, state: &Path) -> (Events, Watches) {
 
 impl Events {
     /// Waits until something happens. Cancel safe.
-    pub(super) async fn next(&self) -> Happened {
+    pub async fn next(&self) -> Happened {
         loop {
             let happened = std::mem::take(&mut self.0.lock().happened);
             if happened != Happened::default() {
@@ -161,7 +175,7 @@ impl Events {
     }
 
     /// Has all watches made anew: another directory stands at the root.
-    pub(super) fn start_over(&self) {
+    pub fn start_over(&self) {
         self.0.lock().stale = true;
     }
 }
@@ -172,7 +186,11 @@ impl Watches {
     ///
     /// Costs a message to the watcher's thread for each new directory; for each of all where one
     /// that was watched isn't there any more.
-    pub(crate) fn watch(&mut self, directories: &[PathBuf]) -> Result<Vec<PathBuf>, EventsError> {
+    ///
+    /// # Errors
+    ///
+    /// [`EventsError`], with which nothing can be watched.
+    pub fn watch(&mut self, directories: &[PathBuf]) -> Result<Vec<PathBuf>, EventsError> {
         if self.ear.is_some() && self.directories == directories && !self.heard.lock().stale {
             return Ok(Vec::new());
         }
@@ -218,14 +236,15 @@ impl Watches {
     }
 
     /// Tells whether it is these directories that are watched.
-    pub(crate) fn are_of(&self, directories: &[PathBuf]) -> bool {
+    #[must_use]
+    pub fn are_of(&self, directories: &[PathBuf]) -> bool {
         self.directories == directories
     }
 
     /// Takes the directories, relative to the root, in which something happened since they were taken
     /// last, all that was saved before this call included. `None` if it may have been in any: nothing
     /// was watched, or not all was heard. Blocks, for a second at most.
-    pub(crate) fn take_changed(&mut self) -> Option<BTreeSet<PathBuf>> {
+    pub fn take_changed(&mut self) -> Option<BTreeSet<PathBuf>> {
         let is_flushed = self.ear.is_some() && self.flush();
         let mut state = self.heard.lock();
         let changed = state.changed.replace(BTreeSet::new());
@@ -234,9 +253,8 @@ impl Watches {
 
     /// Waits until all that happened before is heard of. Tells whether it is.
     fn flush(&self) -> bool {
-        let Ok(random) = random_u64() else {
-            return false;
-        };
+        // Another process may use the same directory.
+        let random = RandomState::new().hash_one(());
         let cookie = self.heard.state.join(format!("heard-{random:016x}"));
         self.heard.lock().awaited = Some(cookie.clone());
         let made = fs::File::create_new(&cookie).and_then(|_| fs::remove_file(&cookie));
@@ -253,7 +271,8 @@ impl Watches {
     }
 
     /// How many directories are watched, if they are the right ones.
-    pub(super) fn count(&self) -> Option<u64> {
+    #[must_use]
+    pub fn count(&self) -> Option<u64> {
         let state = self.heard.lock();
         (!state.stale && !state.watched.is_empty()).then_some(state.watched.len() as u64)
     }
