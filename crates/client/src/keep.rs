@@ -1,5 +1,7 @@
 //! A tree that was pushed, pushed again when the agent comes back without it.
 
+use std::sync::Arc;
+
 use patchwire_delta::Digest;
 use patchwire_protocol::message::value::WireDigest;
 use patchwire_transport::{Backoff, random_u64};
@@ -52,7 +54,7 @@ impl Client {
             dry_run: false,
             ..request.clone()
         };
-        let origin = Origin::new(self, &request)?;
+        let origin = Arc::new(Origin::new(self, &request)?);
         let mut backoff = Backoff::new();
         loop {
             match self.keep_attached(&origin, &request, tree, turn).await {
@@ -70,7 +72,7 @@ impl Client {
     /// The same for as long as the agent stays attached; `None` if it went and may come back.
     async fn keep_attached(
         &self,
-        origin: &Origin,
+        origin: &Arc<Origin>,
         request: &PushRequest,
         tree: Digest,
         turn: &Mutex<()>,
@@ -101,7 +103,7 @@ impl Client {
 
     async fn push_again(
         &self,
-        origin: &Origin,
+        origin: &Arc<Origin>,
         request: &PushRequest,
         tree: Digest,
     ) -> Result<Kept, ClientError> {
@@ -113,8 +115,9 @@ impl Client {
                 return Ok(Kept::Changed);
             }
         };
-        let pushed = self.push_scanned(origin, request, scanned, &|_| ());
-        Ok(match pushed.await? {
+        let pushed = self.push_scanned(origin, request, scanned, &|_| ()).await;
+        Arc::clone(origin).save_later(|| ());
+        Ok(match pushed? {
             PushEnd::Reported { report, .. } => Kept::Pushed(report),
             PushEnd::Changed(_) => Kept::Changed,
         })

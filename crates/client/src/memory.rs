@@ -38,13 +38,18 @@ pub(crate) struct Memory {
     directory: PathBuf,
     /// What the file of the tree held when this process last saw it.
     seen: Mutex<Option<Seen>>,
+    /// Held by who writes that file.
+    saving: Mutex<()>,
 }
 
 #[derive(Clone, Debug)]
 struct Seen {
-    file: FileId,
+    /// The file at the time, if there was one.
+    file: Option<FileId>,
     head: Head,
     manifest: Arc<Manifest>,
+    /// If the file is yet to become this: the tree that it holds.
+    unsaved: Option<Option<Arc<Manifest>>>,
 }
 
 /// Tells one version of a file that is only ever replaced from another: inode, length, and the time
@@ -60,6 +65,7 @@ impl Memory {
         Self {
             directory,
             seen: Mutex::default(),
+            saving: Mutex::default(),
         }
     }
 
@@ -107,24 +113,43 @@ impl Memory {
             return None;
         }
         let manifest = Arc::new(codec::decode_state(body).ok()?);
-        self.see(id, head, &manifest);
+        self.see(Seen {
+            file: Some(id),
+            head,
+            manifest: Arc::clone(&manifest),
+            unsaved: None,
+        });
         Some(manifest)
     }
 
-    /// Remembers a tree, and makes signatures of those of its larger files that have none yet,
-    /// from the developer's files at `root` as far as they still are what the tree says. Only what
-    /// differs from the tree remembered before is looked at.
-    pub(crate) fn remember(
-        &self,
-        head: Head,
-        manifest: &Arc<Manifest>,
-        root: &Path,
-    ) -> io::Result<()> {
+    /// Remembers a tree, for as long as this process lives; [`Self::save`] does it for longer.
+    pub(crate) fn learn(&self, head: Head, manifest: &Arc<Manifest>) {
         if self.head() == Some(head) {
-            return Ok(());
+            return;
         }
-        let before = self.recall();
-        let body = codec::encode(&**manifest);
+        let unsaved = self.seen().and_then(|seen| seen.unsaved);
+        let unsaved = unsaved.unwrap_or_else(|| self.recall());
+        self.see(Seen {
+            file: self.id(),
+            head,
+            manifest: Arc::clone(manifest),
+            unsaved: Some(unsaved),
+        });
+    }
+
+    /// Writes down what was learnt, and makes signatures of those of the tree's larger files that have
+    /// none yet, from the developer's files at `root` as far as they still are what the tree says. Only
+    /// what differs from the tree that was saved before is looked at.
+    pub(crate) fn save(&self, root: &Path) -> io::Result<()> {
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(seen) = self.seen() else {
+            return Ok(());
+        };
+        let Some(before) = seen.unsaved else {
+            return Ok(());
+        };
+        let Seen { head, manifest, .. } = seen;
+        let body = codec::encode(&*manifest);
         let bytes = [
             MAGIC,
             &head.epoch.to_le_bytes(),
@@ -136,12 +161,28 @@ impl Memory {
         // All of it may have been removed since.
         fs::create_dir_all(self.signatures())?;
         write_atomically(&self.base(), &bytes)?;
-        if let Some(id) = self.id() {
-            self.see(id, head, manifest);
-        }
+        self.saved(head, &manifest);
         match before {
-            Some(before) => self.sign_changes(&before, manifest, root),
-            None => self.sign_all(manifest, root),
+            Some(before) => self.sign_changes(&before, &manifest, root),
+            None => self.sign_all(&manifest, root),
+        }
+    }
+
+    /// Takes in that the file holds this by now.
+    fn saved(&self, head: Head, manifest: &Arc<Manifest>) {
+        let file = self.id();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *seen {
+            // Something else was learnt meanwhile.
+            Some(seen) if seen.head != head => {
+                seen.file = file;
+                seen.unsaved = Some(Some(Arc::clone(manifest)));
+            }
+            Some(seen) => {
+                seen.file = file;
+                seen.unsaved = None;
+            }
+            None => {}
         }
     }
 
@@ -204,6 +245,7 @@ impl Memory {
 
     /// Forgets the tree, so that the next push asks the agent what it has.
     pub(crate) fn forget(&self) -> io::Result<()> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
         removed(fs::remove_file(self.base()))
     }
 
@@ -256,16 +298,11 @@ impl Memory {
     /// What this process knows of the file, if that is still the same.
     fn seen(&self) -> Option<Seen> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.clone().filter(|seen| self.id() == Some(seen.file))
+        seen.clone().filter(|seen| self.id() == seen.file)
     }
 
-    fn see(&self, file: FileId, head: Head, manifest: &Arc<Manifest>) {
-        let manifest = Arc::clone(manifest);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Seen {
-            file,
-            head,
-            manifest,
-        });
+    fn see(&self, seen: Seen) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
     }
 }
 
@@ -350,7 +387,10 @@ mod tests {
         let (old, new) = (vec![1; 20_000], vec![2; 20_000]);
         let remember = |content: &[u8]| {
             let (head, manifest) = tree(content);
-            memory.remember(head, &manifest, &root).unwrap();
+            memory.learn(head, &manifest);
+            assert_eq!(memory.head(), Some(head));
+            assert_eq!(memory.recall(), Some(manifest));
+            memory.save(&root).unwrap();
         };
         fs::write(root.join("f"), &old).unwrap();
         remember(&old);

@@ -1,6 +1,7 @@
 //! One push, from the scan to the report.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -58,7 +59,16 @@ impl Client {
         request: &PushRequest,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<PushReport, ClientError> {
-        self.push_from(request, None, progress).await
+        let origin = Arc::new(Origin::new(self, request)?);
+        let mut report = self.push_from(&origin, request, None, progress).await?;
+        if let Err(error) = blocking::run(move || origin.save()).await {
+            // The next push asks the agent what it has, and that is all.
+            let state = request.state.display();
+            report
+                .warnings
+                .push(format!("can't remember this push in {state}: {error}"));
+        }
+        Ok(report)
     }
 
     /// [`Self::push`] of a root that is kept warm: one that was pushed from `tree` before is looked at
@@ -73,26 +83,26 @@ impl Client {
         tree: &WarmTree,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<PushReport, ClientError> {
-        let pushed = self.push_from(request, Some(tree), progress).await;
-        // Nobody waits for it.
+        let origin = Arc::new(Origin::new(self, request)?);
+        let pushed = self.push_from(&origin, request, Some(tree), progress).await;
         let tree = tree.clone();
-        tokio::task::spawn_blocking(move || tree.prepare());
+        origin.save_later(move || tree.prepare());
         pushed
     }
 
     async fn push_from(
         &self,
+        origin: &Origin,
         request: &PushRequest,
         tree: Option<&WarmTree>,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<PushReport, ClientError> {
-        let origin = Origin::new(self, request)?;
         let mut attempt = 0;
         loop {
             attempt += 1;
             let scanning = origin.scan(request, tree, progress);
             let (scanned, _connecting) = self.while_connecting(scanning).await;
-            let pushed = self.push_scanned(&origin, request, scanned?, progress);
+            let pushed = self.push_scanned(origin, request, scanned?, progress);
             let path = match pushed.await? {
                 PushEnd::Reported { report, .. } => return Ok(*report),
                 PushEnd::Changed(path) => path,
@@ -106,7 +116,7 @@ impl Client {
         }
     }
 
-    /// Pushes what a scan found.
+    /// Pushes what a scan found. What is learnt of the agent is not saved yet.
     pub(crate) async fn push_scanned(
         &self,
         origin: &Origin,
@@ -122,7 +132,7 @@ impl Client {
             memory: &origin.memory,
             root: &origin.root,
             target_root: WireDigest(scan.manifest.root()),
-            target: Arc::new(scan.manifest),
+            target: scan.manifest,
             traffic: (0, 0),
             is_further: false,
             counts: Counts::default(),
@@ -140,14 +150,8 @@ impl Client {
             Ended::Answered(answer) => {
                 epoch = Some(answer.epoch);
                 push.memory.note_answer();
-                let mut report = push.report_answer(&answer);
-                if let Err(error) = push.remember(&answer).await {
-                    // The next push asks the agent what it has, and that is all.
-                    let state = request.state.display();
-                    report
-                        .warnings
-                        .push(format!("can't remember this push in {state}: {error}"));
-                }
+                let report = push.report_answer(&answer);
+                push.learn(&answer).await;
                 report
             }
             Ended::Planned => PushReport {
@@ -213,6 +217,22 @@ impl Origin {
             memory: client.memory(deployment.join(name.as_str())),
             root,
         })
+    }
+
+    /// Saves what was learnt of the agent. Blocks.
+    pub(crate) fn save(&self) -> io::Result<()> {
+        self.memory.save(&self.root)
+    }
+
+    /// Saves what was learnt of the agent, and does what else nobody waits for.
+    pub(crate) fn save_later(self: Arc<Self>, and: impl FnOnce() + Send + 'static) {
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = self.save() {
+                // A push by another process asks the agent what it has.
+                tracing::debug!(%error, "can't save what was learnt of the agent");
+            }
+            and();
+        });
     }
 
     pub(crate) async fn scan(
@@ -451,13 +471,13 @@ impl PushInProgress<'_> {
         }
     }
 
-    /// Keeps what the agent has now, for the next push.
-    async fn remember(&self, answer: &Answer) -> std::io::Result<()> {
-        let (memory, root) = (Arc::clone(self.memory), self.root.to_owned());
+    /// Takes in what the agent has now, for the next push.
+    async fn learn(&self, answer: &Answer) {
+        let memory = Arc::clone(self.memory);
         let target = Arc::clone(&self.target);
         let Some(now) = answer.root else {
             // A refusal says nothing about the tree.
-            return Ok(());
+            return;
         };
         let head = Head {
             epoch: answer.epoch,
@@ -465,18 +485,18 @@ impl PushInProgress<'_> {
         };
         let applied = now == self.target_root;
         if answer.status == PushStatus::NoChanges && !applied {
-            return Ok(());
+            return;
         }
-        let kept = blocking::run(move || {
+        let learnt = blocking::run(move || {
             if applied {
-                memory.remember(head, &target, &root)
-            } else if memory.head() == Some(head) {
-                Ok(())
-            } else {
-                memory.forget()
+                memory.learn(head, &target);
+            } else if memory.head() != Some(head)
+                && let Err(error) = memory.forget()
+            {
+                tracing::debug!(%error, "what was remembered of the agent can't be forgotten");
             }
         });
-        kept.await
+        learnt.await;
     }
 }
 

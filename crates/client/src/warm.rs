@@ -13,8 +13,7 @@ use crate::{memory::Memory, watch::Look};
 /// looks only there. It takes an inotify watch for each directory of the tree, and about 600 bytes of
 /// memory per entry.
 ///
-/// For a program that pushes one root again and again. Where events can't be had, and as long as
-/// another push of the same root is being scanned, all of it is scanned.
+/// For a program that pushes one root again and again. Where events can't be had all of it is scanned.
 #[derive(Clone, Debug, Default)]
 pub struct WarmTree(Arc<Mutex<Option<Warm>>>);
 
@@ -45,9 +44,8 @@ impl WarmTree {
         memory: &Arc<Memory>,
         progress: &(dyn Fn(ScanProgress) + Sync),
     ) -> Result<Scan, ScanError> {
-        let Ok(mut warm) = self.0.try_lock() else {
-            return Look::new(root, options, memory).once(progress);
-        };
+        // Another scan of it, or what is done after a push, takes no longer than one of everything.
+        let mut warm = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let state = memory.directory();
         let same =
             |warm: &mut Warm| warm.root == root && warm.options == *options && warm.state == state;

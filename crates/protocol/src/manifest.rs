@@ -332,6 +332,13 @@ impl Manifest {
         &self,
         changes: &BTreeMap<RelativePath, Option<Entry>>,
     ) -> Result<Self, ManifestError> {
+        if let Some(places) = self.replaced(changes) {
+            let mut entries = self.entries.clone();
+            for (at, entry) in places {
+                entries[at].entry = entry.clone();
+            }
+            return Ok(Self { entries });
+        }
         let mut entries = Vec::with_capacity(self.entries.len() + changes.len());
         let mut rest = &self.entries[..];
         for (path, entry) in changes {
@@ -346,6 +353,21 @@ impl Manifest {
         }
         entries.extend_from_slice(rest);
         Self::from_sorted(entries)
+    }
+
+    /// Where these changes put something else than stood there, if that is all they do and no directory
+    /// is among it: what they make is sorted, and a tree, as this is.
+    fn replaced<'a>(
+        &self,
+        changes: &'a BTreeMap<RelativePath, Option<Entry>>,
+    ) -> Option<Vec<(usize, &'a Entry)>> {
+        let place = |(path, entry): (&RelativePath, &'a Option<Entry>)| {
+            let at = self.entries.binary_search_by(|entry| entry.path.cmp(path));
+            let (at, entry) = at.ok().zip(entry.as_ref())?;
+            let is_like = self.entries[at].entry.is_directory() == entry.is_directory();
+            is_like.then_some((at, entry))
+        };
+        changes.iter().map(place).collect()
     }
 
     /// What has to change for this tree to become `other`, sorted by path. Linear: it is one merge.

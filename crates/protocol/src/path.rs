@@ -1,6 +1,8 @@
 //! Paths inside a tree.
 
-use std::{borrow::Borrow, ffi::OsStr, fmt, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
+use std::{
+    borrow::Borrow, cmp::Ordering, ffi::OsStr, fmt, os::unix::ffi::OsStrExt, path::Path, sync::Arc,
+};
 
 use crate::{
     codec::{self, Decode, Decoder, Encode},
@@ -19,7 +21,7 @@ pub const RESERVED: &[u8] = b".patchwire";
 /// by then. Walk it component by component instead.
 ///
 /// Ordered by bytes, so that a directory comes before what it holds. Clones share the bytes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
+#[derive(Clone, PartialEq, Eq, Hash, Encode)]
 #[bincode(crate = "crate::codec::bincode")]
 pub struct RelativePath(Arc<[u8]>);
 
@@ -245,6 +247,22 @@ pub fn escape(bytes: &[u8]) -> impl fmt::Display + '_ {
         }
     }
     Escaped(bytes)
+}
+
+impl Ord for RelativePath {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // In trees made from one another most paths are clones, and memory is slow.
+        match Arc::ptr_eq(&self.0, &other.0) {
+            true => Ordering::Equal,
+            false => self.0.cmp(&other.0),
+        }
+    }
+}
+
+impl PartialOrd for RelativePath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl fmt::Display for RelativePath {

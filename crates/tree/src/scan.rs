@@ -115,7 +115,7 @@ impl ModePolicy {
 #[derive(Clone, Debug)]
 pub struct Scan {
     /// What is to be pushed.
-    pub manifest: Manifest,
+    pub manifest: Arc<Manifest>,
     /// Fifos, sockets and devices, which are not pushed.
     pub skipped: Vec<RelativePath>,
     /// What the rules leave out of the directories that were looked into, at most 65 536 entries,
@@ -131,7 +131,7 @@ pub struct Scan {
     /// changes what is to be pushed happens in them, but for what git keeps elsewhere: its index
     /// (`git add -f` of an ignored file), `.git/info/exclude`, the user's own ignore file, and
     /// ignore files above the root. The next scan heeds those.
-    pub directories: Vec<PathBuf>,
+    pub directories: Arc<[PathBuf]>,
 }
 
 /// How far a scan is.
@@ -274,6 +274,8 @@ struct Warm {
     rules: Rules,
     nodes: Nodes,
     started: Time,
+    /// What they amount to.
+    last: Scan,
 }
 
 impl LiveTree {
@@ -369,6 +371,7 @@ impl LiveTree {
                 rules,
                 nodes,
                 started,
+                last: scan.clone(),
             });
         }
         Ok(Ok(scan))
@@ -392,7 +395,7 @@ impl LiveTree {
             return None;
         }
         let nodes = &mut warm.nodes;
-        let mut listed = BTreeSet::new();
+        let (mut listed, mut replaced) = (BTreeSet::new(), Vec::new());
         let walk = Walk::new(&warm.rules, &self.options, cache, progress, nodes.next_id());
         let mut tasks = Vec::new();
         let mut directories = nodes.with_hard_links();
@@ -414,7 +417,7 @@ impl LiveTree {
             {
                 return None;
             }
-            nodes.replace(id, node);
+            replaced.push((id, nodes.replace(id, node)?));
             tasks.extend(inside);
         }
         let found = walk.all(tasks).ok()?;
@@ -425,7 +428,18 @@ impl LiveTree {
         }
         let listed: Vec<usize> = listed.into_iter().collect();
         let read = self.read(&warm.dir, nodes, &listed, cache, started, progress);
-        let scan = nodes.assemble(read.ok()?.ok()?).ok()?;
+        let files_read = read.ok()?.ok()?;
+        let scan = match nodes.edits(&replaced) {
+            Some(edits) => {
+                let mut scan = warm.last.clone();
+                if !edits.is_empty() {
+                    scan.manifest = Arc::new(scan.manifest.with_changes(&edits).ok()?);
+                }
+                Scan { files_read, ..scan }
+            }
+            None => nodes.assemble(files_read).ok()?,
+        };
+        warm.last.clone_from(&scan);
         if cache.unsorted() > UNSORTED {
             cache.retain(&scan.manifest);
         }

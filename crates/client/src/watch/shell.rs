@@ -214,7 +214,9 @@ impl<'a> Shell<'a> {
         Box::pin(async move {
             let told = |step: Progress| observer(WatchEvent::Progress(step));
             let pushed = client.push_scanned(&origin, request, found, &told);
-            Done::Pushed(Box::pin(pushed).await)
+            let pushed = Box::pin(pushed).await;
+            origin.save_later(|| ());
+            Done::Pushed(pushed)
         })
     }
 

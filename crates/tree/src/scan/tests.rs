@@ -50,7 +50,7 @@ fn a_directory_outside_any_repository() {
     .with("private", Node::File("p".into(), 0o600));
     tree.write(dir.path());
     assert_eq!(
-        scan_with(dir.path(), &options()).unwrap().manifest,
+        *scan_with(dir.path(), &options()).unwrap().manifest,
         tree.manifest()
     );
     // What is ignored, reserved or special makes no directory managed.
@@ -75,7 +75,7 @@ fn a_directory_outside_any_repository() {
     let nested = Tree::new(&["a/nested/", "a/nested/code = c"]);
     let mut expected = tree;
     expected.0.extend(nested.0);
-    assert_eq!(scan.manifest, expected.manifest());
+    assert_eq!(*scan.manifest, expected.manifest());
     assert_eq!(scan.skipped, [path("only-fifo/fifo")]);
     let ignored: BTreeSet<_> = scan.ignored.into_iter().collect();
     let named = ["a/x.log", "only-logs/.patchwireignore", "only-logs/y"].map(path);

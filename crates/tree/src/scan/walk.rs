@@ -4,7 +4,7 @@
 //! so that few directories are held open at a time: those that still have some to be listed.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     ops::Range,
     os::unix::ffi::OsStrExt,
@@ -66,6 +66,20 @@ pub(super) struct Node {
     has_hard_links: bool,
 }
 
+impl Node {
+    /// Tells whether nothing but entries may be others than they were.
+    fn is_like(&self, before: &Self) -> bool {
+        let path = |(path, _): &(RelativePath, Option<Entry>)| path.clone();
+        let paths = self.entries.iter().map(path);
+        self.children == before.children
+            && paths.eq(before.entries.iter().map(path))
+            && self.is_empty == before.is_empty
+            && self.skipped == before.skipped
+            && self.ignored == before.ignored
+            && self.collisions == before.collisions
+    }
+}
+
 /// Where a directory is, and how it came to be visited.
 #[derive(Clone, Debug)]
 struct Place {
@@ -79,7 +93,7 @@ struct Place {
 }
 
 /// A directory in another.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Child {
     id: usize,
     path: Arc<[u8]>,
@@ -469,15 +483,14 @@ impl Nodes {
         }
     }
 
-    /// Puts a directory that was listed again in the place of what it was, and forgets what isn't in
-    /// it any more.
-    pub(super) fn replace(&mut self, id: usize, node: Node) {
+    /// Puts a directory that was listed again in the place of what it was, which it gives, and forgets
+    /// what isn't in it any more.
+    pub(super) fn replace(&mut self, id: usize, node: Node) -> Option<Node> {
         let kept: BTreeSet<usize> = node.children.iter().map(|child| child.id).collect();
-        let Some(before) = self.0.get_mut(id).and_then(|place| place.replace(node)) else {
-            return;
-        };
+        let before = self.0.get_mut(id)?.replace(node)?;
         let ids = |node: Node| node.children.into_iter().map(|child| child.id);
-        let mut gone: Vec<usize> = ids(before).filter(|id| !kept.contains(id)).collect();
+        let gone = before.children.iter().map(|child| child.id);
+        let mut gone: Vec<usize> = gone.filter(|id| !kept.contains(id)).collect();
         while let Some(id) = gone.pop() {
             gone.extend(
                 self.0
@@ -487,6 +500,25 @@ impl Nodes {
                     .flat_map(ids),
             );
         }
+        Some(before)
+    }
+
+    /// What other entries stand at the paths of the directories that were replaced, if that is all that
+    /// became of them.
+    pub(super) fn edits(
+        &self,
+        replaced: &[(usize, Node)],
+    ) -> Option<BTreeMap<RelativePath, Option<Entry>>> {
+        let mut edits = BTreeMap::new();
+        for (id, before) in replaced {
+            let now = self.get(*id).filter(|now| now.is_like(before))?;
+            for ((path, entry), (_, before)) in now.entries.iter().zip(&before.entries) {
+                if entry != before {
+                    edits.insert(path.clone(), entry.clone());
+                }
+            }
+        }
+        Some(edits)
     }
 
     /// The next id that nobody has.
@@ -618,11 +650,11 @@ impl Nodes {
         };
         Ok(Scan {
             collisions: collisions.filter(both).collect(),
-            manifest,
+            manifest: Arc::new(manifest),
             skipped: assembly.skipped,
             ignored: assembly.ignored,
             files_read,
-            directories: assembly.directories,
+            directories: assembly.directories.into(),
         })
     }
 }
