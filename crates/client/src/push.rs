@@ -246,7 +246,13 @@ impl Origin {
         let (tree, memory) = (tree.cloned(), Arc::clone(&self.memory));
         let work = move |report: &(dyn Fn(ScanProgress) + Sync)| match tree {
             Some(tree) => tree.scan(&root, &options, &memory, report),
-            None => Look::new(&root, &options, &memory).once(report),
+            None => {
+                let mut look = Look::new(&root, &options, &memory);
+                let scan = look.once(report);
+                // In a large tree that takes a while, and nobody waits for it.
+                tokio::task::spawn_blocking(move || drop(look));
+                scan
+            }
         };
         let scan = scanning(progress, work).await;
         let scan = scan.map_err(|source| ClientError::Scan {

@@ -263,6 +263,8 @@ pub fn scan(
 pub struct LiveTree {
     root: PathBuf,
     options: ScanOptions,
+    /// Read ahead.
+    rules: Option<Rules>,
     warm: Option<Warm>,
 }
 
@@ -285,8 +287,25 @@ impl LiveTree {
         Self {
             root: root.to_owned(),
             options: options.clone(),
+            rules: None,
             warm: None,
         }
+    }
+
+    /// Reads what git tracks and ignores for a whole scan that follows at once, which else does it
+    /// itself: for a caller that has something else to read meanwhile.
+    pub fn read_rules(&mut self) {
+        // What is wrong with them, the scan finds too.
+        self.rules = self.new_rules().ok();
+    }
+
+    fn new_rules(&self) -> Result<Rules, RulesError> {
+        Rules::new(
+            &self.root,
+            &self.options.include,
+            &self.options.ignore,
+            self.options.excludes_file.as_deref(),
+        )
     }
 
     /// Scans the root, as [`scan()`] does.
@@ -341,12 +360,10 @@ impl LiveTree {
         let dir = Arc::new(dir);
         let stat = dir.own_stat().context("open", b"");
         let identity = stat.map(|stat| (stat.device, stat.inode))?;
-        let rules = Rules::new(
-            &self.root,
-            &self.options.include,
-            &self.options.ignore,
-            self.options.excludes_file.as_deref(),
-        )?;
+        let rules = match self.rules.take() {
+            Some(rules) => rules,
+            None => self.new_rules()?,
+        };
         let walk = Walk::new(&rules, &self.options, cache, progress, 1);
         let (root, tasks) = walk.root(&dir)?;
         let others = walk.all(tasks)?;

@@ -5,6 +5,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -26,8 +27,8 @@ const SAVED: usize = 64;
 pub(crate) struct Look {
     root: PathBuf,
     memory: Arc<Memory>,
-    /// Kept from look to look, so that it isn't read from the disk each time.
-    cache: StatCache,
+    /// Kept from look to look, so that it is read from the disk once.
+    cache: Option<StatCache>,
     tree: LiveTree,
     /// Whether all is to be looked at, whatever was heard.
     is_doubted: bool,
@@ -64,7 +65,7 @@ impl Look {
         Self {
             root: root.to_owned(),
             memory: Arc::clone(memory),
-            cache: StatCache::load(&memory.stat_cache()),
+            cache: None,
             tree: LiveTree::new(root, options),
             is_doubted: false,
             watches: None,
@@ -93,10 +94,20 @@ impl Look {
         changed: Option<&BTreeSet<PathBuf>>,
         progress: &(dyn Fn(ScanProgress) + Sync),
     ) -> Result<Scan, ScanError> {
-        let scan = self.tree.scan(&mut self.cache, changed, progress)?;
+        let cache = match &mut self.cache {
+            Some(cache) => cache,
+            // Both are large where the tree is.
+            none => none.insert(thread::scope(|scope| {
+                let loading = scope.spawn(|| StatCache::load(&self.memory.stat_cache()));
+                self.tree.read_rules();
+                let loaded = loading.join();
+                loaded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })),
+        };
+        let scan = self.tree.scan(cache, changed, progress)?;
         // What few saves changed is read again by the next process.
-        if changed.is_none_or(|changed| changed.len() > SAVED) && self.cache.take_changed() {
-            self.memory.keep(&self.cache);
+        if changed.is_none_or(|changed| changed.len() > SAVED) && cache.take_changed() {
+            self.memory.keep(cache);
         }
         Ok(scan)
     }
