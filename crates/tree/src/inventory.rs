@@ -82,13 +82,13 @@ impl Store {
     }
 
     /// Watches the managed directories, so that the next look at them is one at what changed. It takes
-    /// an inotify watch for each; where that can't be, each look is one at everything. Does nothing
-    /// before the first commit.
+    /// an inotify watch for each; where that can't be, or others may write to the file system, each look
+    /// is one at everything. Does nothing before the first commit.
     ///
     /// Blocks for about as long as a look at everything, if directories were committed: for the time
     /// after a push.
     pub fn watch(&mut self) {
-        if self.record.is_none() || self.half_made {
+        if self.record.is_none() || self.half_made || !self.root.is_local() {
             return;
         }
         for _ in 0..WATCH_ROUNDS {
