@@ -365,7 +365,7 @@ impl Deployment {
                 &base,
                 &available,
                 target,
-                &operations,
+                operations,
                 &mut *content,
             );
             Ok(staged?)

@@ -76,6 +76,23 @@ pub fn encode_to<T: Encode>(value: &T, bytes: &mut Vec<u8>) {
         .expect("encoding to memory fails for no type of ours");
 }
 
+/// Encodes a value into a writer.
+///
+/// # Errors
+///
+/// The writer's.
+///
+/// # Panics
+///
+/// As [`encode`].
+pub fn encode_into<T: Encode>(value: &T, to: &mut impl std::io::Write) -> std::io::Result<()> {
+    match bincode::encode_into_std_write(value, to, bincode::config::standard()) {
+        Ok(_) => Ok(()),
+        Err(error::Encode::Io { inner, .. }) => Err(inner),
+        Err(error) => panic!("encoding fails for no type of ours: {error}"),
+    }
+}
+
 /// Decodes a message from a peer: untrusted bytes, at most [`MESSAGE_LIMIT`] of memory.
 ///
 /// # Errors

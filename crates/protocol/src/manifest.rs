@@ -332,7 +332,20 @@ impl Manifest {
         &self,
         changes: &BTreeMap<RelativePath, Option<Entry>>,
     ) -> Result<Self, ManifestError> {
-        if let Some(places) = self.replaced(changes) {
+        self.with_sorted_changes(changes.iter().map(|(path, entry)| (path, entry.as_ref())))
+    }
+
+    /// [`Self::with_changes`] that are sorted by path already, each path once: of others comes another
+    /// tree, or an error.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::with_changes`].
+    pub fn with_sorted_changes<'a>(
+        &self,
+        changes: impl ExactSizeIterator<Item = (&'a RelativePath, Option<&'a Entry>)> + Clone,
+    ) -> Result<Self, ManifestError> {
+        if let Some(places) = self.replaced(changes.clone()) {
             let mut entries = self.entries.clone();
             for (at, entry) in places {
                 entries[at].entry = entry.clone();
@@ -346,7 +359,7 @@ impl Manifest {
             entries.extend_from_slice(&rest[..before]);
             let replaced = rest.get(before).is_some_and(|entry| entry.path == *path);
             rest = &rest[before + usize::from(replaced)..];
-            entries.extend(entry.iter().map(|entry| ManifestEntry {
+            entries.extend(entry.map(|entry| ManifestEntry {
                 path: path.clone(),
                 entry: entry.clone(),
             }));
@@ -359,15 +372,15 @@ impl Manifest {
     /// is among it: what they make is sorted, and a tree, as this is.
     fn replaced<'a>(
         &self,
-        changes: &'a BTreeMap<RelativePath, Option<Entry>>,
+        changes: impl Iterator<Item = (&'a RelativePath, Option<&'a Entry>)>,
     ) -> Option<Vec<(usize, &'a Entry)>> {
-        let place = |(path, entry): (&RelativePath, &'a Option<Entry>)| {
+        let place = |(path, entry): (&RelativePath, Option<&'a Entry>)| {
             let at = self.entries.binary_search_by(|entry| entry.path.cmp(path));
-            let (at, entry) = at.ok().zip(entry.as_ref())?;
+            let (at, entry) = at.ok().zip(entry)?;
             let is_like = self.entries[at].entry.is_directory() == entry.is_directory();
             is_like.then_some((at, entry))
         };
-        changes.iter().map(place).collect()
+        changes.map(place).collect()
     }
 
     /// What has to change for this tree to become `other`, sorted by path. Linear: it is one merge.

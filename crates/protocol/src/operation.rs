@@ -2,8 +2,6 @@
 
 pub mod stream;
 
-use std::collections::BTreeMap;
-
 use crate::{
     codec::{Decode, Encode},
     manifest::{Entry, Manifest, ManifestError},
@@ -99,6 +97,15 @@ impl Operation {
         }
     }
 
+    /// What stands at its path from now on, if anything.
+    #[must_use]
+    pub const fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Delete { .. } => None,
+            Self::Put { entry, .. } => Some(entry),
+        }
+    }
+
     /// Tells whether it takes something away.
     #[must_use]
     pub const fn is_delete(&self) -> bool {
@@ -158,26 +165,29 @@ pub fn apply(
     available: &Manifest,
     operations: &[Operation],
 ) -> Result<Manifest, OperationError> {
-    let mut changes = BTreeMap::new();
     for operation in operations {
-        let path = operation.path();
-        let entry = match operation {
-            Operation::Delete { .. } => {
-                if base.get(path).is_none() {
-                    return Err(OperationError::NotThere { path: path.clone() });
-                }
-                None
+        match operation {
+            Operation::Delete { path } if base.get(path).is_none() => {
+                return Err(OperationError::NotThere { path: path.clone() });
             }
-            Operation::Put { entry, source, .. } => {
-                check_source(path, entry, source, available)?;
-                Some(entry.clone())
-            }
-        };
-        if changes.insert(path.clone(), entry).is_some() {
-            return Err(OperationError::Twice { path: path.clone() });
+            Operation::Delete { .. } => {}
+            Operation::Put {
+                path,
+                entry,
+                source,
+            } => check_source(path, entry, source, available)?,
         }
     }
-    Ok(base.with_changes(&changes)?)
+    let mut by_path: Vec<&Operation> = operations.iter().collect();
+    by_path.sort_unstable_by_key(|operation| operation.path());
+    let is_twice = |two: &&[&Operation]| two[0].path() == two[1].path();
+    if let Some(two) = by_path.windows(2).find(is_twice) {
+        let path = two[0].path().clone();
+        return Err(OperationError::Twice { path });
+    }
+    let changes = by_path.into_iter();
+    let changes = changes.map(|operation| (operation.path(), operation.entry()));
+    Ok(base.with_sorted_changes(changes)?)
 }
 
 fn check_source(

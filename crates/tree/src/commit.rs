@@ -1,6 +1,6 @@
 //! Making a staged push the tree, as a whole or not at all; and going back.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use patchwire_protocol::{
     manifest::{Entry, Manifest},
@@ -15,7 +15,7 @@ use crate::{
     journal::{self, CommitRecord, Direction, Journal},
     stage::{Staged, kept, nest::Place},
     step::{Action, Ground, Step},
-    store::{KEPT, Store, StoreError, UNDO, damaged},
+    store::{KEPT, Store, StoreError, UNDO, UNSAVED, damaged},
     time::Time,
 };
 
@@ -229,7 +229,9 @@ impl Store {
         let slots = self.staging.open_dir(&slots_name);
         let slots =
             slots.map_err(|error| StoreError::from(PathError::new("open", &slots_name, error)))?;
-        let tree = self.managed.with_changes(&undo.former);
+        let former = undo.former.iter();
+        let former = former.map(|(path, entry)| (path, entry.as_ref()));
+        let tree = self.managed.with_sorted_changes(former);
         // The tree it gives was one before.
         let tree = tree.map_err(|_| damaged(UNDO))?;
         let record = CommitRecord {
@@ -272,12 +274,10 @@ impl Store {
             // It may be there all the same, if only its directory could not be synced.
             return Err(self.give_up(&journal, error));
         }
-        let changes: BTreeMap<_, Option<Entry>> = journal
-            .former
-            .keys()
-            .map(|path| (path.clone(), tree.get(path).cloned()))
-            .collect();
-        let mut entries = changes.values().chain(journal.former.values()).flatten();
+        let paths = journal.former.iter().map(|(path, _)| path);
+        let changes: Vec<_> = paths.clone().map(|path| (path, tree.get(path))).collect();
+        let former = journal.former.iter().filter_map(|(_, old)| old.as_ref());
+        let mut entries = former.chain(changes.iter().filter_map(|(_, new)| *new));
         if entries.any(Entry::is_directory) {
             self.vigil.directories_changed();
         }
@@ -308,7 +308,7 @@ impl Store {
         drop(changes);
         self.record = Some(record);
         self.managed = tree;
-        for path in journal.former.keys() {
+        for path in paths {
             self.index.forget(path);
         }
         self.trust_files(&journal.steps, &times);
@@ -343,19 +343,32 @@ impl Store {
     }
 
     /// As [`Self::trust_files`], for those that came with their directories.
-    fn trust_nested(&mut self, staged: &Staged) {
-        for (index, stat) in &staged.nested {
-            if let Operation::Put {
+    fn trust_nested(&mut self, staged: &mut Staged) {
+        let mut nested = std::mem::take(&mut staged.nested);
+        let (operations, places) = (&staged.operations, &staged.places);
+        nested.sort_unstable_by_key(|(index, _)| operations[*index].path());
+        let files = nested.iter().filter_map(|(index, stat)| {
+            let Operation::Put {
                 path,
                 entry: Entry::File { digest, .. },
                 ..
-            } = &staged.operations[*index]
-                && let Place::Inside { .. } = staged.places[*index]
-            {
-                self.index.trust(path, stat, *digest);
+            } = &operations[*index]
+            else {
+                return None;
+            };
+            let came_so = matches!(places[*index], Place::Inside { .. });
+            came_so.then_some((path, stat, *digest))
+        });
+        if nested.len() < UNSAVED {
+            for (path, stat, digest) in files {
+                self.index.trust(path, stat, digest);
             }
+            return self.save_index(None);
         }
-        self.save_index(None);
+        // All that is known will be written: there is no need to learn one after the other.
+        self.index.trust_all(files);
+        self.index.retain(&self.managed);
+        self.write_index();
     }
 
     /// Takes a change back that failed with `change`.

@@ -1,6 +1,12 @@
 //! The stat cache: digests of files that haven't changed since they were read.
 
-use std::{cmp::Ordering, collections::BTreeMap, fs, io, path::Path};
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    path::Path,
+};
 
 use patchwire_delta::Digest;
 use patchwire_protocol::{
@@ -49,6 +55,9 @@ struct Sorted {
     paths: Vec<u8>,
 }
 
+/// What part of the files that are known is many to learn of at once.
+const MANY: usize = 16;
+
 const ROW: usize = 4 + 8 + 8 + 12 + 12 + Digest::LEN;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +67,18 @@ struct Known {
     modified: Time,
     changed: Time,
     digest: Digest,
+}
+
+impl Known {
+    const fn new(stat: &Stat, digest: Digest) -> Self {
+        Self {
+            len: stat.len,
+            inode: stat.inode,
+            modified: stat.modified,
+            changed: stat.changed,
+            digest,
+        }
+    }
 }
 
 impl StatCache {
@@ -80,8 +101,11 @@ impl StatCache {
         // Not synced: a cache lost or torn by a power cut is an empty one.
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{}.tmp", std::process::id()));
-        let written =
-            fs::write(&temporary, self.to_bytes()).and_then(|()| fs::rename(&temporary, path));
+        let write = || {
+            self.write(&File::create(&temporary)?)?;
+            fs::rename(&temporary, path)
+        };
+        let written = write();
         if written.is_err() {
             // The write's error is the one to tell; what's left of it, if anything, is a stray file.
             let _ = fs::remove_file(&temporary);
@@ -102,11 +126,12 @@ impl StatCache {
         std::mem::replace(&mut self.changed, false)
     }
 
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let seal = |known: &Sorted| sealed::seal(MAGIC, &(&known.rows, &known.paths));
+    /// Writes the cache into an empty file.
+    pub(crate) fn write(&self, file: &File) -> io::Result<()> {
+        let write = |known: &Sorted| sealed::write(MAGIC, &(&known.rows, &known.paths), file);
         match self.learnt.is_empty() {
-            true => seal(&self.known),
-            false => seal(&self.merged(|_| true)),
+            true => write(&self.known),
+            false => write(&self.merged(|_| true)),
         }
     }
 
@@ -133,24 +158,55 @@ impl StatCache {
     /// Remembers a digest of a file that has, to the nanosecond, the mtime that we gave it: whoever
     /// writes to it gives it another.
     pub(crate) fn trust(&mut self, path: &RelativePath, stat: &Stat, digest: Digest) {
-        let known = Known {
-            len: stat.len,
-            inode: stat.inode,
-            modified: stat.modified,
-            changed: stat.changed,
-            digest,
-        };
-        if self.find(path) != Some(known) {
-            self.learnt.insert(path.clone(), Some(known));
+        self.learn(path, Some(Known::new(stat, digest)));
+    }
+
+    /// [`Self::record`] of many files, sorted by path, each path once.
+    pub(crate) fn record_all<'a>(
+        &mut self,
+        files: impl Iterator<Item = (&'a RelativePath, &'a Stat, Digest)> + Clone,
+        looked: Time,
+    ) {
+        self.learn_all(files.map(|(path, stat, digest)| {
+            let known = is_settled(stat, looked).then(|| Known::new(stat, digest));
+            (path, known)
+        }));
+    }
+
+    /// [`Self::trust`] of many files, sorted by path, each path once.
+    pub(crate) fn trust_all<'a>(
+        &mut self,
+        files: impl Iterator<Item = (&'a RelativePath, &'a Stat, Digest)> + Clone,
+    ) {
+        self.learn_all(files.map(|(path, stat, digest)| (path, Some(Known::new(stat, digest)))));
+    }
+
+    fn learn(&mut self, path: &RelativePath, known: Option<Known>) {
+        if self.find(path) != known {
+            self.learnt.insert(path.clone(), known);
             self.changed = true;
         }
     }
 
-    pub(crate) fn forget(&mut self, path: &RelativePath) {
-        if self.find(path).is_some() {
-            self.learnt.insert(path.clone(), None);
-            self.changed = true;
+    /// Many files are sorted in at once: to learn of them one after the other takes twice the memory.
+    fn learn_all<'a>(
+        &mut self,
+        files: impl Iterator<Item = (&'a RelativePath, Option<Known>)> + Clone,
+    ) {
+        if files.clone().count() <= self.known.len() / MANY {
+            return files.for_each(|(path, known)| self.learn(path, known));
         }
+        if !self.learnt.is_empty() {
+            self.known = self.merged(|_| true);
+            self.learnt.clear();
+        }
+        let files = files.map(|(path, known)| (path.as_bytes(), known));
+        self.known = self.known.with_changes(files, |_| true);
+        self.changed = true;
+    }
+
+    pub(crate) fn forget(&mut self, path: &RelativePath) {
+        self.learn(path, None);
     }
 
     /// Forgets every path that isn't in `manifest`. Linear in both.
@@ -198,29 +254,10 @@ impl StatCache {
     }
 
     /// What is known by now of the paths that `keep`, which is asked in their order, is true for.
-    fn merged(&self, mut keep: impl FnMut(&[u8]) -> bool) -> Sorted {
-        let mut merged = Sorted::default();
-        merged.rows.reserve(self.known.rows.len());
-        merged.paths.reserve(self.known.paths.len());
-        let mut add = |path: &[u8], known: &Known| {
-            if keep(path) {
-                merged.push(path, known);
-            }
-        };
-        let mut learnt = self.learnt.iter().peekable();
-        for (path, known) in self.known.iter() {
-            while let Some((new, known)) = learnt.next_if(|(new, _)| new.as_bytes() < path) {
-                known.iter().for_each(|known| add(new.as_bytes(), known));
-            }
-            match learnt.next_if(|(new, _)| new.as_bytes() == path) {
-                Some((_, known)) => known.iter().for_each(|known| add(path, known)),
-                None => add(path, &known),
-            }
-        }
-        for (new, known) in learnt {
-            known.iter().for_each(|known| add(new.as_bytes(), known));
-        }
-        merged
+    fn merged(&self, keep: impl FnMut(&[u8]) -> bool) -> Sorted {
+        let learnt = self.learnt.iter();
+        let learnt = learnt.map(|(path, known)| (path.as_bytes(), *known));
+        self.known.with_changes(learnt, keep)
     }
 }
 
@@ -313,6 +350,47 @@ impl Sorted {
         })
     }
 
+    /// These rows with others at some paths, or none; of all of them, those whose path `keep` is true
+    /// for, which is asked in their order. `changes` are sorted by path, each path once.
+    fn with_changes<'a>(
+        &self,
+        changes: impl Iterator<Item = (&'a [u8], Option<Known>)> + Clone,
+        mut keep: impl FnMut(&[u8]) -> bool,
+    ) -> Self {
+        let (mut rows, mut paths) = (self.rows.len(), self.paths.len());
+        for (path, known) in changes.clone() {
+            if known.is_some() {
+                rows += ROW;
+                paths += path.len();
+            }
+        }
+        let mut merged = Self {
+            rows: Vec::with_capacity(rows),
+            paths: Vec::with_capacity(paths),
+        };
+        let mut add = |path: &[u8], known: Option<Known>| {
+            if let Some(known) = known
+                && keep(path)
+            {
+                merged.push(path, &known);
+            }
+        };
+        let mut changes = changes.peekable();
+        for (path, known) in self.iter() {
+            while let Some((new, known)) = changes.next_if(|(new, _)| *new < path) {
+                add(new, known);
+            }
+            match changes.next_if(|(new, _)| *new == path) {
+                Some((_, known)) => add(path, known),
+                None => add(path, Some(known)),
+            }
+        }
+        for (new, known) in changes {
+            add(new, known);
+        }
+        merged
+    }
+
     /// Adds the last row.
     fn push(&mut self, path: &[u8], known: &Known) {
         self.paths.extend_from_slice(path);
@@ -346,6 +424,8 @@ fn take<const LEN: usize>(bytes: &mut &[u8]) -> Option<[u8; LEN]> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
     use crate::confine::Kind;
 
@@ -366,6 +446,14 @@ mod tests {
             inode: 7,
             has_other_names: false,
         }
+    }
+
+    fn read_back(cache: &StatCache) -> StatCache {
+        let mut file = tempfile::tempfile().unwrap();
+        cache.write(&file).unwrap();
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        StatCache::from_bytes(&bytes)
     }
 
     #[test]
@@ -416,6 +504,33 @@ mod tests {
     }
 
     #[test]
+    fn many_files_at_once_are_as_many_one_after_the_other() {
+        let path = |name: &str| RelativePath::try_from(name).unwrap();
+        let mut cache = StatCache::default();
+        for name in ["a", "c", "e"] {
+            cache.trust(&path(name), &stat(1, 1), Digest::of(b"old"));
+        }
+        let mut cache = read_back(&cache);
+        cache.trust(&path("d"), &stat(1, 1), Digest::of(b"old"));
+        cache.forget(&path("e"));
+        let mut one_by_one = cache.clone();
+        assert!(cache.take_changed());
+
+        let names = ["a", "b", "d", "f"].map(path);
+        let stats: Vec<_> = (2..6).map(|time| stat(time, time)).collect();
+        let files = names.iter().zip(&stats);
+        let files = files.map(|(path, stat)| (path, stat, Digest::of(path.as_bytes())));
+        for (path, stat, digest) in files.clone() {
+            one_by_one.trust(path, stat, digest);
+        }
+        cache.trust_all(files);
+        assert!(cache.take_changed());
+        assert_eq!(cache.unsorted(), 0);
+        assert_eq!(cache.known.rows, one_by_one.merged(|_| true).rows);
+        assert_eq!(cache.known.paths, b"abcdf");
+    }
+
+    #[test]
     fn what_is_learnt_is_merged_in_order() {
         let path = |name: &str| RelativePath::try_from(name).unwrap();
         let digest = |name: &str| Digest::of(name.as_bytes());
@@ -426,7 +541,7 @@ mod tests {
             }
         };
         record(&mut cache, &["d", "b", "a-b", "a/c", "f"]);
-        let mut cache = StatCache::from_bytes(&cache.to_bytes());
+        let mut cache = read_back(&cache);
         assert!(!cache.take_changed());
         record(&mut cache, &["a", "g", "b", "c"]);
         cache.forget(&path("d"));
@@ -434,7 +549,7 @@ mod tests {
         assert_eq!(cache.unsorted(), 4, "what was known isn't learnt");
         assert!(cache.take_changed());
         let there = ["a", "a-b", "a/c", "b", "c", "f", "g"];
-        for cache in [cache.clone(), StatCache::from_bytes(&cache.to_bytes())] {
+        for cache in [cache.clone(), read_back(&cache)] {
             assert_eq!(cache.len(), there.len());
             let mut lookup = Lookup::new(&cache);
             for name in there.iter().chain(there.iter().rev()) {

@@ -4,8 +4,6 @@
 //! A journal names the number it leads to. If, on opening, the record has that number, the change
 //! was made; else the journal's steps are taken back, in whichever direction they were going.
 
-use std::collections::BTreeMap;
-
 use patchwire_protocol::{
     codec::{self, Decode, Encode},
     manifest::{Entry, Manifest},
@@ -56,8 +54,8 @@ pub(crate) struct Journal {
     pub(crate) steps: Vec<Step>,
     /// The record before the commit whose steps these are.
     pub(crate) previous: Option<CommitRecord>,
-    /// What stood where the commit changed something.
-    pub(crate) former: BTreeMap<RelativePath, Option<Entry>>,
+    /// What stood where the commit changed something, sorted by path.
+    pub(crate) former: Vec<(RelativePath, Option<Entry>)>,
 }
 
 impl Journal {
@@ -67,9 +65,13 @@ impl Journal {
     }
 }
 
-/// What has to change for `from` to become `to`.
-pub(crate) fn changes(from: &Manifest, to: &Manifest) -> BTreeMap<RelativePath, Option<Entry>> {
-    from.differences(to)
+/// What has to change for `from` to become `to`, sorted by path.
+pub(crate) fn changes(from: &Manifest, to: &Manifest) -> Vec<(RelativePath, Option<Entry>)> {
+    let mut changes: Vec<_> = from
+        .differences(to)
         .map(|difference| (difference.path.clone(), difference.new.cloned()))
-        .collect()
+        .collect();
+    // One of these is kept for as long as the tree stands.
+    changes.shrink_to_fit();
+    changes
 }

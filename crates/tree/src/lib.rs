@@ -41,7 +41,7 @@
 //!     &store.managed(),
 //!     &available,
 //!     scanned.manifest.root(),
-//!     &plan.operations,
+//!     plan.operations,
 //!     &mut &content[..],
 //! )?;
 //! store.commit(staged, b"", &mut |_window| ())?;

@@ -485,17 +485,17 @@ impl LiveTree {
             });
         };
         report(0);
-        let files = match read::all(dir, &paths, &report) {
+        let mut files = match read::all(dir, &paths, &report) {
             Read::All(files) => files,
             Read::Changed(path) => return Ok(Err(path)),
             Read::Unreadable(errors) => return Err(ScanError::of_unreadable(errors)),
         };
+        files.sort_unstable_by_key(|(index, ..)| paths[*index]);
+        let recorded = files.iter();
+        let recorded = recorded.map(|(index, stat, digest)| (paths[*index], stat, *digest));
+        cache.record_all(recorded, started);
         for (index, stat, digest) in files {
-            let at = unread[index];
-            if let Some(path) = nodes.path(at) {
-                cache.record(path, &stat, digest, started);
-            }
-            nodes.set(at, self.options.modes.file(&stat, digest));
+            nodes.set(unread[index], self.options.modes.file(&stat, digest));
         }
         Ok(Ok(files_to_read))
     }

@@ -215,11 +215,11 @@ impl Store {
         base: &Manifest,
         available: &Manifest,
         target: Digest,
-        operations: &[Operation],
+        operations: Vec<Operation>,
         content: &mut dyn BufRead,
     ) -> Result<Staged, StageError> {
         self.check_whole().map_err(StageError::Store)?;
-        let result = operation::apply(base, available, operations)?;
+        let result = operation::apply(base, available, &operations)?;
         let actual = result.root();
         if actual != target {
             return Err(StageError::Target {
@@ -237,18 +237,23 @@ impl Store {
             let slots = self.staging.open_dir(&name)?;
             Ok((slots, self.staging.try_clone()?, self.state.try_clone()?))
         };
-        let by_path = nest::by_path(operations);
-        let places = nest::places(&self.root, base, operations, &by_path)?;
+        let by_path = nest::by_path(&operations);
+        let places = nest::places(&self.root, base, &operations, &by_path)?;
         let (slots, staging, state) = make_slots().context("create", &name)?;
+        let is_nested = |(operation, place): (&Operation, &Place)| {
+            matches!(place, Place::Inside { .. }) && !nest::is_directory(operation)
+        };
+        let nested = operations.iter().zip(&places).filter(|at| is_nested(*at));
+        let nested = nested.count();
         // From here on, what was staged goes with this value.
         let mut staged = Staged {
             push_id,
             sequence,
             root: target,
             target: Arc::new(result),
-            operations: operations.to_vec(),
+            operations,
             places,
-            nested: Vec::new(),
+            nested: Vec::with_capacity(nested),
             slots,
             built: 0,
             cut_off: None,
@@ -256,6 +261,7 @@ impl Store {
             state,
             fate: Fate::Kept,
         };
+        let operations = &staged.operations;
         let put = operations.iter().filter(|o| !o.is_delete()).count();
         let mut builder = Builder {
             store: self,

@@ -3,7 +3,6 @@
 mod log;
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io::{self, Read, Write},
     os::unix::ffi::OsStrExt,
@@ -31,7 +30,7 @@ use crate::{
 };
 
 /// How many files are read again after a start rather than that the stat cache is written.
-const UNSAVED: usize = 1024;
+pub(crate) const UNSAVED: usize = 1024;
 
 /// The largest state file that is read, in bytes.
 const MAX_STATE_FILE: u64 = 1 << 30;
@@ -261,7 +260,7 @@ impl Store {
         self.check_whole()?;
         if let Some(mut record) = self.record.clone().filter(|r| r.verified != verified) {
             record.verified = verified;
-            if let Err(error) = self.append_record(&record, &BTreeMap::new()) {
+            if let Err(error) = self.append_record(&record, &[]) {
                 self.cut_record()?;
                 return Err(error.into());
             }
@@ -325,7 +324,7 @@ impl Store {
     pub(crate) fn append_record(
         &mut self,
         record: &CommitRecord,
-        changes: &BTreeMap<RelativePath, Option<Entry>>,
+        changes: &[(&RelativePath, Option<&Entry>)],
     ) -> Result<(), PathError> {
         self.log
             .append(record, changes, &self.fault)
@@ -342,13 +341,13 @@ impl Store {
         let Some(record) = self.record.as_ref().filter(|_| self.log.is_long()) else {
             return Ok(());
         };
-        let bytes = log::encode(record, &self.managed);
-        let file = self.write_temporary(COMMITTED, &bytes)?;
+        let file = self.write_temporary(COMMITTED, &[])?;
+        let len = log::write(&file, record, &self.managed).context("write", COMMITTED)?;
         file.sync_all()
             .and_then(|()| self.fault.point("written"))
             .and_then(|()| self.rename_temporary(COMMITTED))
             .context("write", COMMITTED)?;
-        self.log.replace(file, bytes.len() as u64);
+        self.log.replace(file, len);
         self.state.sync().context("sync", COMMITTED)
     }
 
@@ -380,9 +379,17 @@ impl Store {
             return;
         }
         self.index.retain(known.unwrap_or(&self.managed));
+        self.write_index();
+    }
+
+    /// Keeps the stat cache as it is.
+    pub(crate) fn write_index(&self) {
         let save = || {
-            self.write_temporary(INDEX, &self.index.to_bytes())?;
-            self.rename_temporary(INDEX).context("write", INDEX)
+            let file = self.write_temporary(INDEX, &[])?;
+            self.index
+                .write(&file)
+                .and_then(|()| self.rename_temporary(INDEX))
+                .context("write", INDEX)
         };
         if let Err(error) = save() {
             tracing::warn!("{error}: {}", error.source);

@@ -222,7 +222,7 @@ pub(crate) fn stage(store: &mut Store, id: u8, target: &Tree) -> Result<Staged, 
         &base,
         &available,
         target.manifest().root(),
-        &operations,
+        operations,
         &mut content,
     )
 }

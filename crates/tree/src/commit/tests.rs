@@ -655,7 +655,7 @@ fn a_directory_that_someone_removed_comes_back_and_all_that_was_in_it_is_drift()
         &there,
         &there,
         digest,
-        &plan.operations,
+        plan.operations,
         &mut &content[..],
     );
     let staged = staged.unwrap();
@@ -758,7 +758,7 @@ fn mirror(store: &mut Store, ignore: &[&str], target: &Tree) -> Committed {
     let base = store.inventory_for_mirror(&ignore, &[]).unwrap().manifest;
     let plan = crate::plan(&base, &base, &target.manifest()).finish(|_| false);
     let root = target.manifest().root();
-    let staged = store.stage([9; 16], &base, &base, root, &plan.operations, &mut &b""[..]);
+    let staged = store.stage([9; 16], &base, &base, root, plan.operations, &mut &b""[..]);
     store.commit(staged.unwrap(), &[], &mut |_| ()).unwrap()
 }
 

@@ -41,7 +41,7 @@ fn refused(
             &base,
             &available,
             target.root(),
-            &operations,
+            operations,
             &mut Cursor::new(content),
         )
         .expect_err("it was spoilt");
@@ -75,7 +75,7 @@ fn sources_are_what_the_test_says() {
         &base,
         &available,
         target.root(),
-        &operations,
+        operations,
         &mut &content[..],
     );
     assert_eq!(staged.unwrap().target(), &target);
@@ -147,7 +147,7 @@ fn cut_off(store: &mut Store) -> Tree {
             &store.managed(),
             &available,
             target.manifest().root(),
-            &operations,
+            operations,
             &mut &cut[..],
         )
         .expect_err("it is cut off");
@@ -184,7 +184,7 @@ fn resume(
         &store.managed(),
         &available,
         root,
-        &operations,
+        operations,
         &mut &content[..],
     )
 }

@@ -20,7 +20,11 @@ use patchwire_protocol::{
     path::RelativePath,
 };
 
-use crate::{fault::Fault, journal::CommitRecord, sealed::Magic};
+use crate::{
+    fault::Fault,
+    journal::CommitRecord,
+    sealed::{self, Magic},
+};
 
 const MAGIC: Magic = *b"pw-comm\x02";
 
@@ -63,7 +67,7 @@ impl Log {
         }
     }
 
-    /// Makes the file `file`, which [`encode`] filled, the log.
+    /// Makes the file `file`, which [`write`] filled, the log.
     pub(super) fn replace(&mut self, file: File, len: u64) {
         *self = Self {
             file,
@@ -77,23 +81,22 @@ impl Log {
     pub(super) fn append(
         &mut self,
         record: &CommitRecord,
-        changes: &BTreeMap<RelativePath, Option<Entry>>,
+        changes: &[(&RelativePath, Option<&Entry>)],
         fault: &Fault,
     ) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        if self.len == 0 {
-            bytes.extend(MAGIC);
-        }
-        put_change(&mut bytes, &(record, changes));
         fault.point("append")?;
         self.file.set_len(self.len)?;
-        self.file.write_all_at(&bytes, self.len)?;
+        let change = (record, changes);
+        let len = match self.len {
+            0 => begin(&self.file, &change)?,
+            len => write_change(&self.file, len, &change)?,
+        };
         fault.point("appended")?;
         self.file.sync_data()?;
         if self.len == 0 {
-            self.first = bytes.len() as u64;
+            self.first = len;
         }
-        self.len += bytes.len() as u64;
+        self.len = len;
         Ok(())
     }
 
@@ -116,15 +119,13 @@ impl Log {
     }
 }
 
-/// The bytes of a log with one change, which makes the whole tree.
-pub(super) fn encode(record: &CommitRecord, manifest: &Manifest) -> Vec<u8> {
+/// Makes an empty file a log with one change, which makes the whole tree. Gives its length.
+pub(super) fn write(file: &File, record: &CommitRecord, manifest: &Manifest) -> io::Result<u64> {
     let entries = manifest.entries().iter();
     let changes: Vec<_> = entries
         .map(|entry| (&entry.path, Some(&entry.entry)))
         .collect();
-    let mut bytes = MAGIC.to_vec();
-    put_change(&mut bytes, &(record, changes));
-    bytes
+    begin(file, &(record, changes))
 }
 
 /// Reads a log, as far as it is sound; `None` if it is of another kind or version, or says what
@@ -160,13 +161,20 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Contents> {
     is_whole.then_some(contents)
 }
 
-fn put_change(bytes: &mut Vec<u8>, change: &impl codec::Encode) {
-    let start = bytes.len();
-    bytes.extend([0; HEADER]);
-    codec::encode_to(change, bytes);
-    let (header, payload) = bytes[start..].split_at_mut(HEADER);
-    header[..8].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-    header[8..].copy_from_slice(Digest::of(payload).as_bytes());
+/// Writes the first change, and what stands before it. Gives where it ends.
+fn begin(file: &File, change: &impl codec::Encode) -> io::Result<u64> {
+    file.write_all_at(&MAGIC, 0)?;
+    write_change(file, MAGIC.len() as u64, change)
+}
+
+/// Writes a change from `start` on. Gives where it ends.
+fn write_change(file: &File, start: u64, change: &impl codec::Encode) -> io::Result<u64> {
+    let payload = start + HEADER as u64;
+    let (end, digest) = sealed::write_payload(change, file, payload)?;
+    let len = end - payload;
+    let header = [&len.to_le_bytes()[..], digest.as_bytes()].concat();
+    file.write_all_at(&header, start)?;
+    Ok(end)
 }
 
 /// The payload of the change at the beginning of `bytes`, and what stands behind it; `None` if the
