@@ -149,15 +149,17 @@ impl Memory {
             return Ok(());
         };
         let Seen { head, manifest, .. } = seen;
-        let body = codec::encode(&*manifest);
-        let bytes = [
+        let mut bytes = [
             MAGIC,
             &head.epoch.to_le_bytes(),
             head.root.0.as_bytes(),
-            Digest::of(&body).as_bytes(),
-            &body,
+            &[0; Digest::LEN],
         ]
         .concat();
+        let start = bytes.len();
+        codec::encode_to(&*manifest, &mut bytes);
+        let digest = Digest::of(&bytes[start..]);
+        bytes[start - Digest::LEN..start].copy_from_slice(digest.as_bytes());
         // All of it may have been removed since.
         fs::create_dir_all(self.signatures())?;
         write_atomically(&self.base(), &bytes)?;

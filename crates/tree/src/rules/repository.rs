@@ -95,7 +95,7 @@ impl Repository {
             path: escape(path.as_os_str().as_bytes()).to_string(),
             reason: format!("{error:#}"),
         })?;
-        Ok(Tracked(Some(index)))
+        Ok(Tracked(Some(Paths::of(&index))))
     }
 }
 
@@ -112,12 +112,53 @@ pub fn is_git_at_work(root: &Path) -> bool {
     lock.symlink_metadata().is_ok()
 }
 
-/// Git's index, if there is one: the paths that are tracked, from the repository's top, sorted.
+/// What git's index says, if there is one: the paths that are tracked, from the repository's top,
+/// sorted.
 ///
 /// A sparse index names directories that are not to be there, in whole. What is there all the same
 /// counts as untracked: only git's objects say more.
 #[derive(Debug, Default)]
-pub(super) struct Tracked(Option<IndexFile>);
+pub(super) struct Tracked(Option<Paths>);
+
+/// Paths one after the other, and where each ends: a third of what the index itself takes.
+#[derive(Debug, PartialEq, Eq)]
+struct Paths {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Paths {
+    fn of(index: &IndexFile) -> Self {
+        let entries = index.entries();
+        let paths = entries.iter().map(|entry| entry.path(index));
+        let mut bytes = Vec::with_capacity(paths.clone().map(|path| path.len()).sum());
+        let mut ends = Vec::with_capacity(entries.len());
+        for path in paths {
+            bytes.extend_from_slice(path);
+            ends.push(bytes.len());
+        }
+        Self { bytes, ends }
+    }
+
+    fn get(&self, at: usize) -> Option<&[u8]> {
+        let end = *self.ends.get(at)?;
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Some(&self.bytes[start..end])
+    }
+
+    /// The first path that isn't before `path`.
+    fn first_from(&self, path: &[u8]) -> Option<&[u8]> {
+        let (mut start, mut end) = (0, self.ends.len());
+        while start < end {
+            let middle = start.midpoint(end);
+            match self.get(middle) {
+                Some(there) if there < path => start = middle + 1,
+                _ => end = middle,
+            }
+        }
+        self.get(start)
+    }
+}
 
 impl Tracked {
     pub(super) fn contains(&self, path: &[u8]) -> bool {
@@ -133,25 +174,12 @@ impl Tracked {
 
     /// Tells whether both name the same paths.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        match (self.paths(), other.paths()) {
-            (Some(paths), Some(others)) => paths.eq(others),
-            (paths, others) => paths.is_none() && others.is_none(),
-        }
-    }
-
-    /// `None` where there is no index.
-    fn paths(&self) -> Option<impl Iterator<Item = &[u8]>> {
-        let index = self.0.as_ref()?;
-        let entries = index.entries().iter();
-        Some(entries.map(|entry| AsRef::<[u8]>::as_ref(entry.path(index))))
+        self.0 == other.0
     }
 
     /// The first path that isn't before `path`.
     fn first_from(&self, path: &[u8]) -> Option<&[u8]> {
-        let index = self.0.as_ref()?;
-        let entries = index.entries();
-        let at = entries.partition_point(|entry| *entry.path(index) < *path);
-        Some(entries.get(at)?.path(index))
+        self.0.as_ref()?.first_from(path)
     }
 }
 
