@@ -25,11 +25,14 @@ impl BlockSize {
     }
 
     /// Chooses a block size for the first of [two rounds](crate::FirstRound) over a basis of
-    /// `basis_len` bytes: a power of two of about half of [`BlockSize::for_len`], and at least 1024.
+    /// `basis_len` bytes: the power of two that is nearest to six times its square root, and at least
+    /// 512. The second round makes up for large blocks, so that they cost least where a dozen places
+    /// have changed.
     #[must_use]
     pub fn for_two_rounds(basis_len: u64) -> Self {
-        let half = u32::try_from(basis_len.isqrt() / 2).unwrap_or(Self::MAX);
-        let bits = half.clamp(1024, Self::MAX).ilog2();
+        // The root of two makes rounding down rounding to the nearest.
+        let wanted = u32::try_from(basis_len.isqrt().saturating_mul(17) / 2).unwrap_or(Self::MAX);
+        let bits = wanted.clamp(512, Self::MAX).ilog2();
         Self(NonZeroU32::new(1 << bits).unwrap_or(NonZeroU32::MIN))
     }
 

@@ -191,6 +191,40 @@ impl FirstRound {
         }
     }
 
+    /// Searches what is missing for the blocks of the second signature, for yet another round: what
+    /// this gives has found what both did, and its regions are of what is still missing. `second` and
+    /// `target` are as in [`FirstRound::finish_read`].
+    ///
+    /// It pays where so much changed in a large basis that the blocks of the second round could not be
+    /// small either.
+    ///
+    /// Memory: as [`FirstRound::read`].
+    ///
+    /// # Errors
+    ///
+    /// As [`FirstRound::finish_read`].
+    pub fn refine(&self, second: &Signature, target: impl Read + Seek) -> Result<Self, RoundError> {
+        self.check(second)?;
+        let mut copies = Vec::new();
+        let mut at = 0;
+        self.search_read(second, target, |op| {
+            if let Op::Copy { offset, len } = op {
+                add(&mut copies, Copied { at, offset, len });
+            }
+            at += op.len();
+            Ok(())
+        })?;
+        let gaps = gaps(&copies, self.target_len, self.basis.len);
+        let regions = Regions::between(&copies, gaps, self.basis.len, second.block_size());
+        Ok(Self {
+            basis: self.basis,
+            copies,
+            target_len: self.target_len,
+            digest: self.digest,
+            regions,
+        })
+    }
+
     /// The parts of the basis that may have what is still missing. If there are none, a second round
     /// is of no use: [`FirstRound::finish_early`].
     #[must_use]
@@ -271,20 +305,32 @@ impl FirstRound {
     pub fn finish_read(
         &self,
         second: &Signature,
-        mut target: impl Read + Seek,
+        target: impl Read + Seek,
         out: impl Write,
     ) -> Result<DiffSummary, RoundError> {
         self.check(second)?;
+        let mut out = MergingWriter::start(out, &self.basis)?;
+        self.search_read(second, target, |op| out.op(op))?;
+        Ok(out.finish(self.target_len, self.digest)?)
+    }
+
+    /// Gives what makes the target, in its order: what the first round found, and what `second` has of
+    /// the rest.
+    fn search_read(
+        &self,
+        second: &Signature,
+        mut target: impl Read + Seek,
+        mut give: impl FnMut(Op<'_>) -> Result<(), DiffError>,
+    ) -> Result<(), RoundError> {
         let failed = |offset| move |source| DiffError::ReadTarget { offset, source };
         let len = target.seek(SeekFrom::End(0)).map_err(failed(0))?;
         self.check_target(len)?;
         let blocks = Blocks::new(second);
         let mut search = Search::new(&blocks, 0, 0);
         let mut window = Vec::new();
-        let mut out = MergingWriter::start(out, &self.basis)?;
         for piece in self.pieces() {
             match piece {
-                Piece::Copied(copied) => out.op(copied.op())?,
+                Piece::Copied(copied) => give(copied.op())?,
                 Piece::Gap(gap) => {
                     target
                         .seek(SeekFrom::Start(gap.start))
@@ -300,10 +346,10 @@ impl FirstRound {
                         |op| {
                             at += op.len();
                             match op {
-                                Op::Literal(_) => out.op(op),
+                                Op::Literal(_) => give(op),
                                 Op::Copy { offset, len } => {
                                     let copied = Copied { at, offset, len };
-                                    self.regions.try_real(copied, |copied| out.op(copied.op()))
+                                    self.regions.try_real(copied, |copied| give(copied.op()))
                                 }
                             }
                         },
@@ -317,7 +363,7 @@ impl FirstRound {
                 }
             }
         }
-        Ok(out.finish(self.target_len, self.digest)?)
+        Ok(())
     }
 
     fn delta<'t>(&self, ops: Ops<'t>, target: &'t [u8]) -> Delta<'t> {

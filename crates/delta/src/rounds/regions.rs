@@ -81,10 +81,11 @@ impl Regions {
             if len < GAP_MIN {
                 continue;
             }
-            count += 1;
             if (left..=left.saturating_add(len + NEIGHBOURHOOD * size)).contains(&right) {
+                count += (len.min(right - left) / (CHANGE * size)).max(1);
                 wanted.push(left..right);
             } else {
+                count += 1;
                 wanted.push(left..left.saturating_add(len + size).min(basis_len));
                 wanted.push(right.saturating_sub(len + size)..right);
             }
@@ -321,11 +322,15 @@ impl Regions {
     }
 }
 
+/// So many blocks without one that was found are taken for more than one change: small ones may be
+/// scattered over all of them.
+const CHANGE: u64 = 16;
+
 /// Neighbours are near each other if they are not more than a gap and so many blocks apart.
 const NEIGHBOURHOOD: u64 = 4;
 
 /// The block size that makes the second signature and the literals that are left over cost about the
-/// same, if each gap is one change: a divisor of the large one, so that no block lies in two regions.
+/// same, by the number of changes: a divisor of the large one, so that no block lies in two regions.
 fn small_blocks(large: BlockSize, len: u64, gaps: u64) -> BlockSize {
     // Ten bytes a block, and half a byte for each byte of the block around the change.
     let wanted = (20 * len / gaps.max(1)).isqrt().max(1);

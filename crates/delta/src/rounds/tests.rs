@@ -46,6 +46,14 @@ fn two_rounds(basis: &[u8], target: &[u8], block_size: u32) -> (u64, u64) {
     assert_eq!(streamed, delta.encode());
     assert_eq!(summary.literal, delta.literal_bytes());
 
+    let refined = round.refine(&second, Cursor::new(target)).unwrap();
+    assert_eq!(refined.missing(), delta.literal_bytes());
+    let regions = Regions::decode(&refined.regions().encode()).unwrap();
+    let third = regions.sign(Cursor::new(basis), Seed(3)).unwrap();
+    let thrice = refined.finish(&third, target).unwrap();
+    assert_eq!(thrice.apply(basis, target.len() as u64).unwrap(), target);
+    assert!(thrice.literal_bytes() <= delta.literal_bytes());
+
     let early = round.finish_early(target).unwrap();
     assert_eq!(early.literal_bytes(), round.missing());
     assert_eq!(early, crate::diff(&signature, target));
@@ -105,6 +113,31 @@ fn one_change_costs_one_small_block() {
     let (literal, missing) = two_rounds(&basis, &target, block_size);
     assert!(missing > u64::from(block_size) - 8, "{missing}");
     assert!(literal < missing / 2, "{literal} of {missing}");
+}
+
+/// Scattered changes of which each of the large blocks has some, and few of the small ones.
+#[test]
+fn a_third_round_finds_what_the_second_could_not() {
+    let basis = noise(4 << 20, 6);
+    let mut target = basis.clone();
+    for at in (0..target.len()).step_by(6000) {
+        target[at] ^= 1;
+    }
+    let block_size = BlockSize::for_two_rounds(4 << 20).get();
+    let round = FirstRound::of(&first(&basis, block_size), &target, DiffOptions::default());
+    let second = round.regions().sign(Cursor::new(&basis), Seed(2)).unwrap();
+    let refined = round.refine(&second, Cursor::new(&target)).unwrap();
+    assert!(refined.missing() < round.missing());
+    let third = refined.regions().sign(Cursor::new(&basis), Seed(3));
+    let delta = refined.finish(&third.unwrap(), &target).unwrap();
+    assert_eq!(delta.apply(&basis, 4 << 20).unwrap(), target);
+    assert!(delta.literal_bytes() * 2 < refined.missing());
+
+    let other = first(&basis, 1024);
+    assert!(matches!(
+        round.refine(&other, Cursor::new(&target)),
+        Err(RoundError::OtherRegions { .. })
+    ));
 }
 
 #[test]
