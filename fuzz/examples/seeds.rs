@@ -482,10 +482,10 @@ fn trees() -> Result<(), Error> {
     };
     let offer = OfferId(7);
     for (name, digests) in [("short", Digests::Short), ("whole", Digests::Whole)] {
-        let listing = Listing::encode(&tree(), &[kept], offer, digests);
+        let listing = Listing::encode(&tree(), &[kept], offer, digests, None);
         seed("listing", name, listing)?;
     }
-    let nothing = Listing::encode(&Manifest::default(), &[], offer, Digests::Short);
+    let nothing = Listing::encode(&Manifest::default(), &[], offer, Digests::Short, None);
     seed("listing", "nothing", nothing)?;
     Ok(())
 }

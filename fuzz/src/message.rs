@@ -181,13 +181,13 @@ pub fn operation_stream(data: &[u8]) {
 /// What an agent offers to a developer that has the tree of the scripts.
 pub fn listing(data: &[u8]) {
     let id = OfferId(7);
-    let Ok(listing) = Listing::decode(data, id, &tree()) else {
+    let Ok(listing) = Listing::decode(data, id, &tree(), None) else {
         return;
     };
     check_tree(&listing.manifest);
     assert!(listing.kept.iter().all(|kept| kept.have <= kept.len));
-    let again = Listing::encode(&listing.manifest, &listing.kept, id, Digests::Whole);
-    let again = Listing::decode(&again, id, &tree());
+    let again = Listing::encode(&listing.manifest, &listing.kept, id, Digests::Whole, None);
+    let again = Listing::decode(&again, id, &tree(), None);
     assert_eq!(again.expect("what was read is written and read"), listing);
 }
 

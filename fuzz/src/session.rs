@@ -105,6 +105,7 @@ pub fn push(id: u8, base: Base, operations: u64) -> Push {
         operations,
         expires_ms: 0,
         force: false,
+        sketch: None,
         links_may_leave: false,
         mirror: None,
         app: AppOptions::default(),

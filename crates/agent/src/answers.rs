@@ -118,6 +118,7 @@ mod tests {
             operations: 0,
             expires_ms: 0,
             force: false,
+            sketch: None,
             links_may_leave: false,
             mirror: None,
             app: AppOptions::default(),

@@ -29,6 +29,7 @@ use patchwire_protocol::{
     },
     operation::stream::{self, StreamError},
     session::receiver::{Committed, Reloaded},
+    sketch::Sketch,
 };
 use patchwire_transport::random_u64;
 use patchwire_tree::{Kept, StageError, Staged, Store, StoreError};
@@ -269,11 +270,13 @@ impl Deployment {
     }
 
     /// Looks at what stands here, and for a mirror at what lies beside it. With it comes its listing,
-    /// compressed, with as much of each digest as `digests` says.
+    /// compressed, with as much of each digest as `digests` says, and without what the developer has
+    /// the same by its sketch.
     pub(crate) async fn offer(
         &self,
         mirror: Option<Patterns>,
         digests: Digests,
+        sketch: Option<Sketch>,
     ) -> Result<(Offered, io::Result<Vec<u8>>), StoreError> {
         self.with_store(move |store| {
             let inventory = match &mirror {
@@ -298,7 +301,8 @@ impl Deployment {
                 .into_iter()
                 .map(|Kept { digest, len, have }| listing::Kept { digest, len, have })
                 .collect();
-            let listing = Listing::encode(&offered.manifest, &kept, offered.id, digests);
+            let (manifest, sketch) = (&offered.manifest, sketch.as_ref());
+            let listing = Listing::encode(manifest, &kept, offered.id, digests, sketch);
             Ok((offered, zstd::bulk::compress(&listing, LISTING_LEVEL)))
         })
         .await

@@ -42,6 +42,9 @@ const AHEAD: usize = 4;
 /// How often a developer hears from us while the disk is slow.
 const ALIVE: Duration = Duration::from_secs(5);
 
+/// How many bytes of signatures are sent together.
+const TOGETHER: usize = 16 << 10;
+
 /// The largest window that a content stream may ask memory for, as a power of two: 8 MiB.
 const WINDOW_LOG: u32 = 23;
 
@@ -198,7 +201,10 @@ impl Taking {
     async fn offer(&mut self, digests: Digests) -> Result<Offer, Failure> {
         let deployment = Arc::clone(&self.deployment);
         let mirror = self.header.mirror.clone();
-        let offering = async { deployment.offer(mirror, digests).await };
+        // Who plans again has to know all of it.
+        let sketch = self.header.sketch.clone();
+        let sketch = sketch.filter(|_| digests == Digests::Short);
+        let offering = async { deployment.offer(mirror, digests, sketch).await };
         match self.busy(offering).await {
             Ok((offered, listing)) => {
                 let offer = Offer {
@@ -219,6 +225,8 @@ impl Taking {
 
     async fn sign(&mut self, requests: Vec<SignRequest>) {
         let seed = random();
+        // What is small goes together, as each message sent by itself costs a record.
+        let mut waiting = 0;
         for (index, request) in (0..).zip(requests) {
             let known = self
                 .offered
@@ -244,10 +252,15 @@ impl Taking {
             }
             while let Some(part) = parts.next() {
                 let (bytes, last) = (part.to_vec(), parts.peek().is_none());
+                waiting += bytes.len();
                 self.handle(Input::Signed(SignaturePart { index, bytes, last }));
-                self.send_all().await;
+                if waiting >= TOGETHER {
+                    waiting = 0;
+                    self.send_all().await;
+                }
             }
         }
+        self.send_all().await;
     }
 
     fn stage(&mut self, push: &Push) {
@@ -326,10 +339,15 @@ impl Taking {
             StagingError::Stage(StageError::Basis { .. } | StageError::NotKept { .. }) => {
                 Some(Digests::Short)
             }
-            // Two contents with one short digest.
+            // Two contents with one short digest, or two groups with one sum.
             StagingError::Operations(StreamError::NoBasis { .. })
             | StagingError::Stage(
-                StageError::Target { .. } | StageError::Operations(OperationError::NoBasis { .. }),
+                StageError::Target { .. }
+                | StageError::Operations(
+                    OperationError::NoBasis { .. }
+                    | OperationError::NotThere { .. }
+                    | OperationError::Result(_),
+                ),
             ) if is_short => Some(Digests::Whole),
             StagingError::Operations(_) | StagingError::Stage(_) => None,
         }
@@ -368,19 +386,25 @@ impl Taking {
 
     /// Sends what is to be sent, and leaves the rest for its turn.
     async fn send_all(&mut self) {
+        let mut messages = Vec::new();
         while let Some(output) = self.receiver.poll_output() {
             match output {
-                Output::Send(message) => self.send(&message).await,
+                Output::Send(message) => messages.push(message),
                 other => self.later.push_back(other),
             }
         }
+        self.send_together(&messages).await;
     }
 
     async fn send(&mut self, message: &AgentMessage) {
+        self.send_together(std::slice::from_ref(message)).await;
+    }
+
+    async fn send_together(&mut self, messages: &[AgentMessage]) {
         let Some(writer) = &mut self.writer else {
             return;
         };
-        let sent = tokio::time::timeout(limits::STALL, writer.send(message)).await;
+        let sent = tokio::time::timeout(limits::STALL, writer.send_together(messages)).await;
         if !matches!(sent, Ok(Ok(()))) {
             self.developer_is_gone();
         }

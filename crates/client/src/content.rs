@@ -55,7 +55,7 @@ pub(crate) struct Rounds {
 }
 
 /// What tells that a file is what it was.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unchanged {
     inode: u64,
     len: u64,

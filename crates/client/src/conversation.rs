@@ -21,7 +21,9 @@ use patchwire_protocol::{
     operation::{Operation, Source},
     path::RelativePath,
     session::sender::{self, Content, Input, Outcome, Output, Planned, Sender},
+    sketch::Sketch,
 };
+use patchwire_transport::random_u64;
 use patchwire_tree::{Change, Counts, Draft};
 use tokio::{
     sync::mpsc,
@@ -44,7 +46,10 @@ const ALIVE: Duration = Duration::from_secs(5);
 const CALL_OFF: Duration = Duration::from_secs(1);
 
 /// The shortest file, in bytes, that two rounds are worth: below it a single one costs as little.
-const TWO_ROUNDS: u64 = 1 << 20;
+const TWO_ROUNDS: u64 = 8 << 10;
+
+/// How many bytes have to be missing after two rounds for a third.
+const THREE_ROUNDS: u64 = 64 << 10;
 
 /// How much content may be sent before it is noted that the agent may have kept some of it.
 const WORTH_KEEPING: u64 = 1 << 20;
@@ -80,6 +85,8 @@ pub(crate) struct Conversation {
     plans: Plans,
     sender: Sender,
     remembered: Option<Head>,
+    /// What the agent was told of the target, for it to list only what differs.
+    sketch: Option<Sketch>,
     draft: Option<Drafted>,
     content: Option<mpsc::Receiver<Result<Content, ContentError>>>,
     reading: bool,
@@ -105,22 +112,25 @@ struct Drafted {
     kept: HashMap<Digest, Kept>,
     bases: HashMap<RelativePath, Basis>,
     asked: Vec<SignRequest>,
-    /// Files that one round was made over and that are signed for the second.
-    rounds: HashMap<RelativePath, FirstOfTwo>,
+    /// Files that one round was made over or two, and that are signed for the next.
+    rounds: HashMap<RelativePath, Round>,
 }
 
-/// What the first of two rounds came to.
+/// What a round came to.
 #[derive(Debug)]
-struct FirstOfTwo {
-    signature: Signature,
-    first: FirstRound,
+struct Round {
+    found: FirstRound,
     read: content::Unchanged,
+    /// What a delta is made from if there is no other round.
+    basis: Basis,
+    /// Whether it is the first.
+    is_first: bool,
 }
 
 impl Conversation {
     pub(crate) async fn new(
         mut session: Session,
-        header: Push,
+        mut header: Push,
         plans: Plans,
     ) -> Result<Self, ClientError> {
         // What is remembered says nothing of what was kept of an attempt that was cut: the agent does.
@@ -135,6 +145,14 @@ impl Conversation {
             known = known
                 .filter(|(epoch, root)| *epoch == greeting.epoch && Some(*root) == greeting.root);
         }
+        if known.is_none() {
+            let target = Arc::clone(&plans.target);
+            let sketch = move |seed| Sketch::of(&target, seed);
+            if let Ok(seed) = random_u64() {
+                header.sketch = Some(blocking::run(move || sketch(seed)).await);
+            }
+        }
+        let sketch = header.sketch.clone();
         let first_word = session.patience.map(|patience| Instant::now() + patience);
         let sender = Sender::new(header, known, Instant::now());
         Ok(Self {
@@ -142,6 +160,7 @@ impl Conversation {
             plans,
             sender,
             remembered,
+            sketch,
             draft: None,
             content: None,
             reading: false,
@@ -437,7 +456,7 @@ impl Conversation {
 
     /// What the agent offered, in terms of what is here.
     async fn listing(&self, id: OfferId, listing: Vec<u8>) -> Result<Listing, ClientError> {
-        let target = Arc::clone(&self.plans.target);
+        let (target, sketch) = (Arc::clone(&self.plans.target), self.sketch.clone());
         let listing = blocking::run(move || {
             let mut bytes = Vec::new();
             zstd::Decoder::new(&listing[..])
@@ -447,7 +466,8 @@ impl Conversation {
                     decoder.take(limit).read_to_end(&mut bytes)
                 })
                 .map_err(|error| error.to_string())?;
-            Listing::decode(&bytes, id, &target).map_err(|error| crate::error::chain(&error))
+            Listing::decode(&bytes, id, &target, sketch.as_ref())
+                .map_err(|error| crate::error::chain(&error))
         });
         listing
             .await
@@ -496,10 +516,8 @@ impl Conversation {
             rounds,
             ..
         } = drafted;
-        // What was found in one round is of use, too, where the second was not had.
-        for (path, FirstOfTwo { signature, .. }) in rounds {
-            bases.insert(path, Basis::Signature(signature));
-        }
+        // What was found in one round is of use, too, where the next was not had.
+        bases.extend(rounds.into_iter().map(|(path, round)| (path, round.basis)));
         let mut operations = draft.finish(|path| bases.contains_key(path)).operations;
         let mut in_order = Vec::new();
         for operation in &mut operations {
@@ -573,6 +591,23 @@ fn first_round(
     (Some(file.digest()) == options.digest).then_some((first, read))
 }
 
+/// Makes the second round over a file, if that still is the one of the first, and says what is missing
+/// after it, if a third is worth it.
+fn refine(
+    found: &FirstRound,
+    second: &Signature,
+    read: content::Unchanged,
+    root: &Path,
+    path: &RelativePath,
+) -> Option<FirstRound> {
+    let file = patchwire_tree::open_file(root, path).ok()?;
+    let refined = found.refine(second, &file).ok()?;
+    let is_unchanged = content::Unchanged::from(file.metadata().ok()?) == read;
+    // Where most is new, smaller blocks find little.
+    let finds = (found.missing() - refined.missing()) * 8 >= found.missing();
+    (is_unchanged && finds && refined.missing() >= THREE_ROUNDS).then_some(refined)
+}
+
 impl Drafted {
     /// Takes a signature that was asked for. Gives what is to be asked for next of the same file.
     fn take_signature(
@@ -585,14 +620,33 @@ impl Drafted {
         let SignRequest { path, what } = request;
         match what {
             SignWhat::Regions(_) => {
-                let FirstOfTwo { first, read, .. } = self.rounds.remove(&path)?;
+                let Round {
+                    found,
+                    read,
+                    is_first,
+                    ..
+                } = self.rounds.remove(&path)?;
+                let refined = match is_first && found.missing() >= THREE_ROUNDS {
+                    true => refine(&found, &signature, read, root, &path),
+                    false => None,
+                };
                 let rounds = Rounds {
-                    first,
+                    first: found,
                     second: signature,
                     read,
                 };
-                self.bases.insert(path, Basis::Rounds(Box::new(rounds)));
-                return None;
+                let basis = Basis::Rounds(Box::new(rounds));
+                let Some(found) = refined else {
+                    self.bases.insert(path, basis);
+                    return None;
+                };
+                let round = Round {
+                    found,
+                    read,
+                    basis,
+                    is_first: false,
+                };
+                return self.ask_again(path, round);
             }
             // One that is not of the file that was offered would only make a useless delta.
             SignWhat::Whole | SignWhat::FirstRound
@@ -602,24 +656,31 @@ impl Drafted {
             }
             SignWhat::Whole => {}
             SignWhat::FirstRound => {
-                if let Some((first, read)) = first_round(&signature, root, &path, target) {
-                    let regions = first.regions();
-                    // What a second round can save at most, and what it costs.
-                    if !regions.is_empty() && first.missing() > 2 * regions.signature_len() {
-                        let what = SignWhat::Regions(regions.encode());
-                        let first = FirstOfTwo {
-                            signature,
-                            first,
-                            read,
-                        };
-                        self.rounds.insert(path.clone(), first);
-                        return Some(SignRequest { path, what });
-                    }
+                if let Some((found, read)) = first_round(&signature, root, &path, target) {
+                    let round = Round {
+                        found,
+                        read,
+                        basis: Basis::Signature(signature),
+                        is_first: true,
+                    };
+                    return self.ask_again(path, round);
                 }
             }
         }
         self.bases.insert(path, Basis::Signature(signature));
         None
+    }
+
+    /// Asks for the signature of what is still missing, if that costs less than it can save.
+    fn ask_again(&mut self, path: RelativePath, round: Round) -> Option<SignRequest> {
+        let regions = round.found.regions();
+        if regions.is_empty() || round.found.missing() <= 2 * regions.signature_len() {
+            self.bases.insert(path, round.basis);
+            return None;
+        }
+        let what = SignWhat::Regions(regions.encode());
+        self.rounds.insert(path.clone(), round);
+        Some(SignRequest { path, what })
     }
 }
 

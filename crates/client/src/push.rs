@@ -306,6 +306,7 @@ impl PushInProgress<'_> {
             operations: 0,
             expires_ms: 0,
             force: self.request.force,
+            sketch: None,
             links_may_leave: self.request.scan.symlinks == SymlinkPolicy::Any,
             mirror: self
                 .request

@@ -22,4 +22,6 @@ pub mod operation;
 pub mod path;
 #[cfg(feature = "push")]
 pub mod session;
+#[cfg(feature = "push")]
+pub mod sketch;
 pub mod version;

@@ -47,11 +47,15 @@ pub const PATTERNS: usize = 1024;
 /// See [`PATTERNS`].
 pub const PATTERN_BYTES: usize = 64 << 10;
 
+/// The most groups of a sketch, which has three bytes for each.
+pub const SKETCH_GROUPS: usize = 1 << 16;
+
 /// The most signatures that one `Sign` may ask for.
 pub const SIGNATURES: usize = 4096;
 
-/// How often a push may ask for signatures of what it was offered: of files, then of their regions.
-pub const SIGN_ROUNDS: u32 = 2;
+/// How often a push may ask for signatures of what it was offered: of files, then of their regions, and
+/// of what is left of these.
+pub const SIGN_ROUNDS: u32 = 3;
 
 /// The largest encoded signature, in bytes.
 pub const SIGNATURE: u64 = 256 << 20;

@@ -51,6 +51,7 @@ fn a_push() {
         message: Text::cut("hi"),
         epoch: 7,
         base: Base::Committed(WireDigest(digest(3))),
+        sketch: Some(codec::decode(b"\x05\x03\x0a\x0b\x0c").unwrap()),
         target: WireDigest(digest(4)),
         operations: 300,
         expires_ms: 0x0102_0304_0506,
@@ -75,6 +76,8 @@ fn a_push() {
             &[7],                                             // the epoch
             &[1],                                             // the base: committed
             &[3; 32],                                         // its root
+            &[1, 5],                                          // a sketch, its seed
+            b"\x03\x0a\x0b\x0c",                              // the sum of its group
             &[4; 32],                                         // the target's root
             &[251, 0x2c, 0x01],                               // operations: 300
             &[253, 0x06, 0x05, 0x04, 0x03, 0x02, 0x01, 0, 0], // when it expires

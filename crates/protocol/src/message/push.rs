@@ -8,6 +8,7 @@ use crate::{
     codec::{self, Decode, Decoder, Encode},
     limits,
     path::RelativePath,
+    sketch::Sketch,
 };
 
 /// The name of one push, a UUID (version 7 by convention), bound to its client and target.
@@ -73,6 +74,9 @@ pub struct Push {
     pub epoch: u64,
     /// What it was planned against.
     pub base: Base,
+    /// What the tree it makes is like, where the base isn't known: the agent then needs to list only
+    /// what it has otherwise.
+    pub sketch: Option<Sketch>,
     /// The root of the tree it makes.
     pub target: WireDigest,
     /// How many operations the content stream begins with.

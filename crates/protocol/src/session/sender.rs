@@ -309,6 +309,7 @@ impl Sender {
             return State::Offered { rebase, listing };
         }
         self.header.epoch = rebase.epoch;
+        self.header.sketch = None;
         self.outputs.push_back(Output::Plan(Basis::Offered {
             id: rebase.offer,
             listing,

@@ -264,7 +264,7 @@ fn what_has_come_is_said_once_it_was_taken() {
 }
 
 #[test]
-fn signatures_are_asked_for_twice_and_no_more() {
+fn signatures_are_asked_for_thrice_and_no_more() {
     let mut pair = Pair::new(&tree(&[]), &old(), &new(), 1000, usize::MAX);
     let request = || {
         DeveloperMessage::Sign(vec![SignRequest {
@@ -286,14 +286,16 @@ fn signatures_are_asked_for_twice_and_no_more() {
         receiver::Input::Message(request()),
         receiver::Input::Signed(part(false)),
         receiver::Input::Signed(part(true)),
+        receiver::Input::Message(request()),
+        receiver::Input::Signed(part(true)),
     ] {
         pair.receiver.handle_input(input, pair.now);
     }
     let outputs = std::iter::from_fn(|| pair.receiver.poll_output());
     let signed = outputs.filter(|output| matches!(output, receiver::Output::Sign(_)));
-    assert_eq!(signed.count(), 2);
-    let third = receiver::Input::Message(request());
-    pair.receiver.handle_input(third, pair.now);
+    assert_eq!(signed.count(), 3);
+    let fourth = receiver::Input::Message(request());
+    pair.receiver.handle_input(fourth, pair.now);
     let mut outputs = std::iter::from_fn(|| pair.receiver.poll_output());
     assert!(outputs.any(|output| matches!(
         output,
@@ -364,6 +366,7 @@ fn header() -> Push {
         operations: 0,
         expires_ms: 0,
         force: false,
+        sketch: None,
         links_may_leave: false,
         mirror: None,
         app: AppOptions::default(),
@@ -426,6 +429,7 @@ fn any_message() -> impl Strategy<Value = DeveloperMessage> {
             operations,
             expires_ms: 0,
             force: false,
+            sketch: None,
             links_may_leave: false,
             mirror: None,
             app: AppOptions::default(),

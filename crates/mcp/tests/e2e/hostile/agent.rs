@@ -133,7 +133,7 @@ const OFFER: OfferId = OfferId(7);
 
 /// A listing of empty files, whatever their paths.
 fn raw_listing(paths: &[&[u8]]) -> Vec<u8> {
-    let mut listing = codec::encode(&(0_u8, paths.len() as u64, 0_u64));
+    let mut listing = codec::encode(&(0_u8, paths.len() as u64, 0_u64, 0_u8));
     for path in paths {
         listing.extend(codec::encode(&(
             0_u16,
@@ -214,8 +214,14 @@ impl Conversation {
     /// Says that these entries stand here.
     async fn offer(&mut self, entries: &[ManifestEntry]) -> bool {
         let manifest = Manifest::from_sorted(entries.to_vec()).unwrap();
-        self.list(&Listing::encode(&manifest, &[], OFFER, Digests::Short))
-            .await
+        self.list(&Listing::encode(
+            &manifest,
+            &[],
+            OFFER,
+            Digests::Short,
+            None,
+        ))
+        .await
     }
 
     /// Until the developer breaks off.
@@ -264,8 +270,9 @@ async fn an_agent_that_offers_what_is_no_tree_is_said_to_misbehave() {
         ("too long", [raw_listing(&[b"a"]), vec![0]].concat()),
         (
             "more entries than there may be",
-            vec![0, 253, 0, 0, 0, 0, 0, 0, 0, 1, 0],
+            vec![0, 253, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
         ),
+        ("the same as another sketch", vec![0, 0, 0, 3, 1, 1, 1]),
     ] {
         let part = move |mut with: Conversation| {
             let listing = listing.clone();

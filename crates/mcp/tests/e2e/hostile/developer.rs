@@ -8,13 +8,14 @@ use patchwire_delta::Digest;
 use patchwire_protocol::{
     codec, limits,
     listing::Listing,
-    manifest::Manifest,
+    manifest::{Manifest, ManifestEntry},
     message::{
         inner::DeveloperMessage,
         push::{Base, FailureCode, OfferId, Push, PushStatus},
         value::{Text, WireDigest},
     },
     operation::{self, Operation, Source},
+    sketch::Sketch,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -398,26 +399,44 @@ async fn what_is_no_message_is_answered_and_ends_the_stream() {
 /// What two contents with one short digest would come to: a plan that takes one for the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_that_short_digests_misled_is_made_again_from_whole_ones() {
-    let mut deployed = Deployed::new().await;
     let new = file("new", b"not what is kept\n");
-    let target = deployed.with(std::slice::from_ref(&new));
+    let copy = Source::Copy {
+        from: "keep".try_into().unwrap(),
+    };
+    let gone = "gone".try_into().unwrap();
+    for misled in [put(new.clone(), copy), Operation::Delete { path: gone }] {
+        assert_planned_again(&new, misled).await;
+    }
+}
+
+/// A plan of one operation that can't give the target.
+async fn assert_planned_again(new: &ManifestEntry, misled: Operation) {
+    let mut deployed = Deployed::new().await;
+    let target = deployed.with(std::slice::from_ref(new));
     let mut push = deployed.header(&target, &[]).await;
     (push.base, push.force) = (Base::Unknown, true);
+    // A sketch of what stands here: nothing of it is listed.
+    push.sketch = Some(Sketch::of(&deployed.tree, 7));
     let (mut conversation, _) = deployed.open().await;
     conversation.write(&push_frame(&push)).await.unwrap();
     for is_whole in [false, true] {
         let (rebase, listing) = conversation.offered().await;
         // That it is whole is told by what nobody here has.
-        let listing = Listing::decode(&listing, rebase.offer, &Manifest::default()).unwrap();
+        let listing = Listing::decode(
+            &listing,
+            rebase.offer,
+            &Manifest::default(),
+            push.sketch.as_ref(),
+        )
+        .unwrap();
+        assert_eq!(listing.manifest.is_empty(), !is_whole);
         assert_eq!(listing.manifest == deployed.tree, is_whole);
-        let copy = Source::Copy {
-            from: "keep".try_into().unwrap(),
-        };
-        let misled = [put(new.clone(), copy)];
+        let misled = std::slice::from_ref(&misled);
         let mut again = push.clone();
         (again.base, again.operations) = (Base::Offered(rebase.offer), 1);
+        again.sketch = None;
         conversation.write(&push_frame(&again)).await.unwrap();
-        for frame in stream(&misled, b"") {
+        for frame in stream(misled, b"") {
             conversation.write(&frame).await.unwrap();
         }
     }

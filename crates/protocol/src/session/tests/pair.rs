@@ -176,6 +176,7 @@ impl Pair {
             operations: 0,
             expires_ms: 0,
             force: false,
+            sketch: None,
             links_may_leave: false,
             mirror: None,
             app: AppOptions::default(),
@@ -291,7 +292,7 @@ impl Developer {
                 listing,
                 managed,
             }) => {
-                let offered = Listing::decode(&listing, id, &manifest(&self.target)).unwrap();
+                let offered = Listing::decode(&listing, id, &manifest(&self.target), None).unwrap();
                 let request = |entry: &ManifestEntry| SignRequest {
                     path: entry.path.clone(),
                     what: SignWhat::Whole,
@@ -363,7 +364,7 @@ impl Agent {
             epoch: self.epoch,
             managed: self.managed,
             id,
-            listing: Listing::encode(&manifest(&self.tree), &[], id, Digests::Short),
+            listing: Listing::encode(&manifest(&self.tree), &[], id, Digests::Short, None),
         }
     }
 

@@ -105,6 +105,7 @@ impl Deployed {
             operations: operations.len() as u64,
             expires_ms: 120_000,
             force: false,
+            sketch: None,
             links_may_leave: false,
             mirror: None,
             app: AppOptions::default(),
