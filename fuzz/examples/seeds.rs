@@ -35,6 +35,7 @@ use patchwire_protocol::{
     },
     name::Name,
     operation::{Operation, Source, stream},
+    sketch::Sketch,
     version::{CURRENT, VersionRange},
 };
 use patchwire_transport::{DeploymentLink, Pin, RelayKey, RelayLink};
@@ -485,6 +486,9 @@ fn trees() -> Result<(), Error> {
         let listing = Listing::encode(&tree(), &[kept], offer, digests, None);
         seed("listing", name, listing)?;
     }
+    let sketch = Sketch::of(&tree(), 7);
+    let same = Listing::encode(&tree(), &[kept], offer, Digests::Short, Some(&sketch));
+    seed("listing", "same", same)?;
     let nothing = Listing::encode(&Manifest::default(), &[], offer, Digests::Short, None);
     seed("listing", "nothing", nothing)?;
     Ok(())

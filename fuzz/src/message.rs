@@ -15,6 +15,7 @@ use patchwire_protocol::{
     },
     operation::{self, Operation, stream},
     path::RelativePath,
+    sketch::Sketch,
 };
 use patchwire_tree::CommitRecord;
 
@@ -181,7 +182,8 @@ pub fn operation_stream(data: &[u8]) {
 /// What an agent offers to a developer that has the tree of the scripts.
 pub fn listing(data: &[u8]) {
     let id = OfferId(7);
-    let Ok(listing) = Listing::decode(data, id, &tree(), None) else {
+    let sketch = Sketch::of(&tree(), 7);
+    let Ok(listing) = Listing::decode(data, id, &tree(), Some(&sketch)) else {
         return;
     };
     check_tree(&listing.manifest);
