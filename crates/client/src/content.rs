@@ -116,7 +116,7 @@ fn abandoned(_: io::Error) -> Stop {
 }
 
 fn write(plan: &Plan, pieces: Pieces<'_>) -> Result<(), Stop> {
-    let operations = stream::write(&plan.operations);
+    let operations = stream::pieces(&plan.operations);
     let files = plan
         .operations
         .iter()
@@ -124,9 +124,13 @@ fn write(plan: &Plan, pieces: Pieces<'_>) -> Result<(), Stop> {
             Operation::Put { entry, source, .. } if source.is_sent() => Some(entry.content_len()),
             Operation::Put { .. } | Operation::Delete { .. } => None,
         });
-    let most = files.fold(operations.len() as u64, u64::saturating_add);
+    // Made twice rather than kept.
+    let first = operations.clone().map(|piece| piece.len() as u64).sum();
+    let most = files.fold(first, u64::saturating_add);
     let mut out = Compressor::new(pieces, most).map_err(abandoned)?;
-    out.write_all(&operations).map_err(abandoned)?;
+    for piece in operations {
+        out.write_all(&piece).map_err(abandoned)?;
+    }
     let mut bases = plan.bases.iter();
     for operation in &plan.operations {
         let Operation::Put {

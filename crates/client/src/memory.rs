@@ -6,7 +6,8 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    fs::{self, File},
+    io::{self, BufWriter, Seek, SeekFrom, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -94,7 +95,7 @@ impl Memory {
             return Some(seen.head);
         }
         let mut head = [0; MAGIC.len() + HEAD];
-        let mut file = fs::File::open(self.base()).ok()?;
+        let mut file = File::open(self.base()).ok()?;
         io::Read::read_exact(&mut file, &mut head).ok()?;
         Some(split_head(&head)?.0)
     }
@@ -149,20 +150,21 @@ impl Memory {
             return Ok(());
         };
         let Seen { head, manifest, .. } = seen;
-        let mut bytes = [
-            MAGIC,
-            &head.epoch.to_le_bytes(),
-            head.root.0.as_bytes(),
-            &[0; Digest::LEN],
-        ]
-        .concat();
-        let start = bytes.len();
-        codec::encode_to(&*manifest, &mut bytes);
-        let digest = Digest::of(&bytes[start..]);
-        bytes[start - Digest::LEN..start].copy_from_slice(digest.as_bytes());
         // All of it may have been removed since.
         fs::create_dir_all(self.signatures())?;
-        write_atomically(&self.base(), &bytes)?;
+        replace(&self.base(), |file| {
+            let (epoch, root) = (head.epoch.to_le_bytes(), head.root);
+            let before = [MAGIC, &epoch, root.0.as_bytes()].concat();
+            let start = before.len() + Digest::LEN;
+            file.seek(SeekFrom::Start(start as u64))?;
+            let hasher = blake3::Hasher::new();
+            let mut body = BufWriter::with_capacity(BUFFER, Body { file, hasher });
+            codec::encode_into(&*manifest, &mut body)?;
+            let body = body.into_inner().map_err(io::IntoInnerError::into_error)?;
+            let digest = body.hasher.finalize();
+            file.rewind()?;
+            file.write_all(&[&before, &digest.as_bytes()[..]].concat())
+        })?;
         self.saved(head, &manifest);
         match before {
             Some(before) => self.sign_changes(&before, &manifest, root),
@@ -240,7 +242,9 @@ impl Memory {
         };
         let mut file = DigestReader::new(file);
         match Signature::read(&mut file, len, options(digest)) {
-            Ok(made) if file.digest() == digest => write_atomically(&signature, &made.encode()),
+            Ok(made) if file.digest() == digest => {
+                replace(&signature, |file| file.write_all(&made.encode()))
+            }
             _ => Ok(()),
         }
     }
@@ -346,12 +350,33 @@ fn options(digest: Digest) -> SignatureOptions {
     SignatureOptions::new(Seed(u64::from_le_bytes([a, b, c, d, e, f, g, h])))
 }
 
-fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Puts what `write` makes in the place of a file, as a whole.
+fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    io::Write::write_all(&mut file, bytes)?;
+    write(file.as_file_mut())?;
     file.persist(path)?;
     Ok(())
+}
+
+const BUFFER: usize = 64 << 10;
+
+/// What is digested as it is written.
+struct Body<'a> {
+    file: &'a mut File,
+    hasher: blake3::Hasher,
+}
+
+impl Write for Body<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ impl<Context> Decode<Context> for Fronted {
 codec::impl_borrow_decode!(Fronted);
 
 /// The path before, at both ends.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Front {
     last: Vec<u8>,
 }

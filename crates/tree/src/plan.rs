@@ -84,8 +84,11 @@ pub fn plan(base: &Manifest, available: &Manifest, target: &Manifest) -> Draft {
         .map(|at| at.path)
         .collect();
     let contents = differences.iter().filter_map(|at| content(at.new?));
-    let mut sources = Sources::new(available, &gone_files, contents.collect());
-    let mut plan = Plan::default();
+    let mut sources = Sources::new(available, &gone_files, &contents.collect());
+    let mut plan = Plan {
+        operations: Vec::with_capacity(differences.len()),
+        ..Plan::default()
+    };
     let mut wants = Vec::new();
     for Difference { path, old, new } in differences {
         let Some(entry) = new else {
@@ -235,15 +238,13 @@ impl<'a> Sources<'a> {
     fn new(
         available: &'a Manifest,
         gone_files: &HashSet<&RelativePath>,
-        asked_for: HashSet<&'a Digest>,
+        asked_for: &HashSet<&Digest>,
     ) -> Self {
-        let mut by_digest: HashMap<_, Vec<_>> = asked_for
-            .into_iter()
-            .map(|digest| (digest, Vec::new()))
-            .collect();
-        if !by_digest.is_empty() {
+        let mut by_digest: HashMap<_, Vec<_>> = HashMap::new();
+        if !asked_for.is_empty() {
             for ManifestEntry { path, entry } in available.entries() {
-                if let Some(paths) = content(entry).and_then(|digest| by_digest.get_mut(digest)) {
+                if let Some(digest) = content(entry).filter(|digest| asked_for.contains(digest)) {
+                    let paths = by_digest.entry(digest).or_default();
                     paths.push((path, gone_files.contains(path)));
                 }
             }

@@ -110,17 +110,27 @@ impl File {
 /// Writes operations, sorted by path, for [`read`].
 #[must_use]
 pub fn write(operations: &[Operation]) -> Vec<u8> {
-    let (mut paths, mut sources) = (Front::default(), Front::default());
-    let mut bytes = Vec::new();
-    for operation in operations {
-        let step = Step {
-            path: paths.shorten(operation.path()),
-            change: change(operation, &mut sources),
-        };
-        codec::encode_to(&step, &mut bytes);
-    }
-    bytes
+    pieces(operations).collect::<Vec<_>>().concat()
 }
+
+/// What [`write`] gives, some operations at a time.
+pub fn pieces(operations: &[Operation]) -> impl Iterator<Item = Vec<u8>> + Clone {
+    let (mut paths, mut sources) = (Front::default(), Front::default());
+    operations.chunks(PIECE).map(move |some| {
+        let mut bytes = Vec::new();
+        for operation in some {
+            let step = Step {
+                path: paths.shorten(operation.path()),
+                change: change(operation, &mut sources),
+            };
+            codec::encode_to(&step, &mut bytes);
+        }
+        bytes
+    })
+}
+
+/// How many operations are in a piece.
+const PIECE: usize = 1024;
 
 fn change(operation: &Operation, sources: &mut Front) -> Change {
     let (path, entry, source) = match operation {
