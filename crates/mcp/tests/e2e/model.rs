@@ -41,6 +41,13 @@ const SEEDS: [u64; 4] = [1, 2, 3, 4];
 /// How many mutations each seed has: ten thousand in all.
 const MUTATIONS: usize = 2500;
 
+/// The same where most pushes are mirrors.
+const MIRROR_SEEDS: [u64; 2] = [5, 6];
+const MIRROR_MUTATIONS: usize = 1000;
+
+/// How many of a hundred pushes are then mirrors: between them, others leave what lies beside.
+const MIRRORS: usize = 70;
+
 /// No push is about more mutations.
 const BATCH: usize = 50;
 
@@ -52,13 +59,22 @@ const APP: [&str; 3] = ["tail", "-f", "/dev/null"];
 
 #[test]
 fn ten_thousand_random_mutations_arrive_as_the_rules_say() {
+    run_all(&SEEDS, MUTATIONS, 0);
+}
+
+#[test]
+fn random_mutations_of_both_sides_leave_only_what_is_ignored_beside_a_mirror() {
+    run_all(&MIRROR_SEEDS, MIRROR_MUTATIONS, MIRRORS);
+}
+
+fn run_all(seeds: &[u64], mutations: usize, mirrors: usize) {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse().expect(name));
-    let seeds = number("PATCHWIRE_MODEL_SEED").map_or_else(|| SEEDS.to_vec(), |seed| vec![seed]);
-    let mutations = number("PATCHWIRE_MODEL_MUTATIONS");
-    let mutations = mutations.map_or(MUTATIONS, |mutations| mutations.try_into().unwrap());
+    let seeds = number("PATCHWIRE_MODEL_SEED").map_or_else(|| seeds.to_vec(), |seed| vec![seed]);
+    let asked_for = number("PATCHWIRE_MODEL_MUTATIONS");
+    let mutations = asked_for.map_or(mutations, |mutations| mutations.try_into().unwrap());
     thread::scope(|scope| {
         for seed in seeds {
-            scope.spawn(move || Model::new(seed).run(mutations));
+            scope.spawn(move || Model::new(seed, mirrors).run(mutations));
         }
     });
 }
@@ -84,6 +100,8 @@ enum Disturbance {
 struct Model {
     seed: u64,
     random: Random,
+    /// How many of a hundred pushes are mirrors.
+    mirrors: usize,
     /// How many pushes there were.
     pushes: usize,
     world: World,
@@ -102,7 +120,7 @@ struct Model {
 }
 
 impl Model {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, mirrors: usize) -> Self {
         let world = World::new();
         let relay = Relay::start(&world);
         let link = world.link(&relay, "model", "dev");
@@ -119,6 +137,7 @@ impl Model {
         let mut model = Self {
             seed,
             random: Random::new(seed),
+            mirrors,
             pushes: 0,
             runtime: runtime::Builder::new_multi_thread()
                 .worker_threads(1)
@@ -147,7 +166,8 @@ impl Model {
             left -= batch;
             let [source, target] = [&self.source, &self.target].map(|root| tree(root).len());
             for _ in 0..batch {
-                let at_agent = self.random.percent(15);
+                // What somebody makes there is what a mirror takes away.
+                let at_agent = self.random.percent(if self.mirrors > 0 { 40 } else { 15 });
                 let (root, entries) = match at_agent {
                     true => (&self.target, target),
                     false => (&self.source, source),
@@ -171,6 +191,8 @@ impl Model {
     fn push_and_check(&mut self) {
         let disturbance = self.disturbance();
         self.disturb(disturbance);
+        // No number is taken where there are none: the seeds of those before give what they gave.
+        self.request.mirror = self.mirrors > 0 && self.random.percent(self.mirrors);
         let (source, disk) = (tree(&self.source), tree(&self.target));
         let target = pushed_of(&source);
         let committed = self.committed.take();
@@ -181,7 +203,8 @@ impl Model {
         self.pushes += 1;
         let report = self.push(disturbance, &before, &target);
         let after = tree(&self.target);
-        let context = format!("{disturbance:?}: {report:#?}");
+        let mirror = self.request.mirror;
+        let context = format!("{disturbance:?}, mirror {mirror}: {report:#?}");
 
         let is_cut = matches!(
             disturbance,
@@ -200,7 +223,7 @@ impl Model {
         );
         // What a push did whose answer was lost is known to nobody.
         if !is_cut {
-            check_words(&before, &after, &report, &context);
+            check_words(&before, &after, &report, mirror, &context);
         }
         self.compare_by_rsync(&source, &target, &after);
         let outside = tree(&self.outside);
@@ -260,7 +283,8 @@ impl Model {
             Err(error) => {
                 let code = error.code();
                 assert!(
-                    matches!(code, "deletes-too-much" | "empty") && asks(before, target),
+                    matches!(code, "deletes-too-much" | "empty")
+                        && asks(before, target, self.request.mirror),
                     "{disturbance:?}: {error:?}"
                 );
                 self.request.delete_any = true;
@@ -314,6 +338,18 @@ impl Model {
         let rebased = (ReportStatus::Done, before.after_rebase(target));
         let is_known = before.committed == Some(target);
         let unchanged = (ReportStatus::NoChanges, before.disk.clone());
+        if self.request.mirror {
+            let mirrored = (ReportStatus::Done, before.after_mirror(target));
+            if !is_known || before.standing_for_mirror() != *target {
+                return vec![mirrored];
+            }
+            return match disturbance {
+                Disturbance::AgentKilled
+                | Disturbance::AgentKilledAt(_)
+                | Disturbance::RelayKilledAt(_) => vec![unchanged, mirrored],
+                _ => vec![unchanged],
+            };
+        }
         match disturbance {
             Disturbance::None | Disturbance::NewClient | Disturbance::RelayKilled if is_known => {
                 vec![unchanged]
@@ -340,11 +376,20 @@ impl Model {
         self.agent = Some(start_agent(&self.world, &self.link, &self.target));
     }
 
-    /// Has rsync compare what is managed, where nobody changed it on the agent's side.
+    /// Has rsync compare what is managed, where nobody changed it on the agent's side; after a mirror
+    /// everything that is not ignored there.
     fn compare_by_rsync(&self, source: &Tree, target: &Tree, after: &Tree) {
-        let differing = differing(target, after);
+        let beside = match self.request.mirror {
+            true => {
+                let pushable = pushed_of(after);
+                let is_beside =
+                    |path: &&PathBuf| !target.contains_key(*path) && !pushable.contains_key(*path);
+                after.keys().filter(is_beside).collect()
+            }
+            false => differing(target, after),
+        };
         let unpushed = source.keys().filter(|path| !target.contains_key(*path));
-        let excluded = excluding(unpushed.chain(differing.iter().copied()));
+        let excluded = excluding(unpushed.chain(beside));
         let mut rsync = Command::new("rsync");
         rsync.args(["-rlpn", "--delete", "--itemize-changes", "--checksum"]);
         rsync.args(["--exclude=/.patchwire", "--from0", "--exclude-from=-"]);
@@ -378,7 +423,13 @@ impl Drop for Model {
 }
 
 /// Checks what a report says of what is not as it was committed.
-fn check_words(before: &expectation::Agent<'_>, after: &Tree, report: &PushReport, context: &str) {
+fn check_words(
+    before: &expectation::Agent<'_>,
+    after: &Tree,
+    report: &PushReport,
+    mirror: bool,
+    context: &str,
+) {
     let drift: BTreeSet<_> = report.drift.iter().map(RelativePath::as_path).collect();
     let is_whole = report.drift.len() < limits::LISTED;
     for path in before.drift() {
@@ -395,7 +446,13 @@ fn check_words(before: &expectation::Agent<'_>, after: &Tree, report: &PushRepor
         );
     }
     let is_whole = report.warnings.len() < limits::LISTED;
-    for path in before.moved_aside(after) {
+    let asked_for = match mirror {
+        // To take it away is what a mirror is for.
+        true => before.standing_for_mirror(),
+        false => Tree::new(),
+    };
+    let aside = before.moved_aside(after);
+    for path in aside.filter(|path| !asked_for.contains_key(*path)) {
         let path = RelativePath::new(path.as_os_str().as_encoded_bytes()).unwrap();
         let name = format!("{path} was not part of the tree");
         assert!(
@@ -406,8 +463,11 @@ fn check_words(before: &expectation::Agent<'_>, after: &Tree, report: &PushRepor
 }
 
 /// Whether more than half of the files would be gone, were none of them moved.
-fn asks(before: &expectation::Agent<'_>, target: &Tree) -> bool {
-    let stands = before.standing();
+fn asks(before: &expectation::Agent<'_>, target: &Tree, mirror: bool) -> bool {
+    let stands = match mirror {
+        true => before.standing_for_mirror(),
+        false => before.standing(),
+    };
     let bases = [before.committed, Some(&stands)];
     target.is_empty()
         || bases.into_iter().flatten().any(|base| {

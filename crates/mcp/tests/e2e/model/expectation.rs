@@ -63,6 +63,35 @@ impl Agent<'_> {
         make(self.disk, &self.standing(), target)
     }
 
+    /// Its disk after a push of `target` as a mirror, which is planned from all that lies there and is
+    /// not ignored.
+    pub(crate) fn after_mirror(&self, target: &Tree) -> Tree {
+        let base = self.standing_for_mirror();
+        // In a directory that somebody else made, what is ignored stays, and so does that.
+        let (mine, others): (Tree, Tree) = (base.into_iter())
+            .partition(|(path, _)| self.is_managed(path) || target.contains_key(path));
+        let mut after = self.disk.clone();
+        // What a directory holds comes before it.
+        for (path, node) in others.iter().rev() {
+            if !is_directory(Some(node)) || !has_inside(&after, path) {
+                after.remove(path);
+            }
+        }
+        make(&after, &mine, target)
+    }
+
+    /// What a mirror makes the same as the developer's directory.
+    pub(crate) fn standing_for_mirror(&self) -> Tree {
+        let mut all = pushed_of(self.disk);
+        // A directory that was pushed counts also where it holds what is ignored and nothing else.
+        all.extend(self.standing());
+        all
+    }
+
+    fn is_managed(&self, path: &Path) -> bool {
+        self.committed.is_some_and(|tree| tree.contains_key(path))
+    }
+
     /// What stands at managed paths, as far as it could be pushed.
     pub(crate) fn standing(&self) -> Tree {
         let stands = |path: &Path| self.disk.get(path).filter(|node| **node != Node::Special);
@@ -99,15 +128,13 @@ impl Agent<'_> {
 
     /// What nobody pushed and what is gone after a push, out of directories that were pushed.
     pub(crate) fn moved_aside<'b>(&'b self, after: &'b Tree) -> impl Iterator<Item = &'b PathBuf> {
-        let committed = self.committed;
         let was_managed = move |path: &Path| {
-            let node = committed.and_then(|committed| committed.get(path));
+            let node = self.committed.and_then(|committed| committed.get(path));
             matches!(node, Some(Node::Directory { .. }))
         };
         self.disk.keys().filter(move |path| {
-            let is_managed = committed.is_some_and(|committed| committed.contains_key(*path));
             let stays = after.contains_key(*path);
-            !is_managed && !stays && path.parent().is_some_and(was_managed)
+            !self.is_managed(path) && !stays && path.parent().is_some_and(was_managed)
         })
     }
 }
