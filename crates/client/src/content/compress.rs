@@ -150,12 +150,20 @@ fn frame(
             // Tables that fit, as clearing larger ones takes longer than all the rest.
             encoder.set_parameter(CParameter::HashLog(window_log + 1))?;
             encoder.set_parameter(CParameter::ChainLog(window_log + 1))?;
-        } else if window_log == WINDOW_LOG {
+        } else if level == HUNGRY {
+            encoder.set_parameter(CParameter::HashLog(HUNGRY_HASH_LOG))?;
+        }
+        if window_log == WINDOW_LOG {
             encoder.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
         }
     }
     Ok(encoder)
 }
+
+/// The level whose table is larger than the window, and how large it may be, as a power of two: a
+/// quarter of it makes 120 MB of source code 0.25 % longer, a tenth faster, and saves 18 MB of memory.
+const HUNGRY: i32 = 9;
+const HUNGRY_HASH_LOG: u32 = 20;
 
 /// Streams below two megabytes get tables of their own size.
 const SMALL_LOG: u32 = 21;
