@@ -113,7 +113,7 @@ pub fn write(operations: &[Operation]) -> Vec<u8> {
     pieces(operations).collect::<Vec<_>>().concat()
 }
 
-/// What [`write`] gives, some operations at a time.
+/// What [`write()`] gives, some operations at a time.
 pub fn pieces(operations: &[Operation]) -> impl Iterator<Item = Vec<u8>> + Clone {
     let (mut paths, mut sources) = (Front::default(), Front::default());
     operations.chunks(PIECE).map(move |some| {

@@ -67,7 +67,7 @@ impl Log {
         }
     }
 
-    /// Makes the file `file`, which [`write`] filled, the log.
+    /// Makes the file `file`, which [`write()`] filled, the log.
     pub(super) fn replace(&mut self, file: File, len: u64) {
         *self = Self {
             file,
