@@ -129,14 +129,21 @@ impl Store {
             next: AtomicUsize::new(0),
         };
         let mut differing = Vec::new();
+        // What is written by another name is heard of there alone.
+        let mut has_links = match &some {
+            Some((_, changed)) => changed.has_links(&self.root),
+            None => false,
+        };
         for seen in look.on_all_processors()? {
+            has_links |= seen.has_links;
             differing.extend(seen.differing);
             self.remember(seen.read);
         }
         let looked_at = some
             .as_ref()
             .map(|(entries, changed)| (changed, &entries[..]));
-        self.vigil.saw(looked_at, differing, &self.managed);
+        self.vigil
+            .saw(looked_at, differing, has_links, &self.managed);
         self.save_index(None);
         Ok(())
     }
@@ -205,6 +212,8 @@ struct Look<'a> {
 struct Seen {
     differing: Vec<Standing>,
     read: Vec<Read>,
+    /// Whether a file has another name somewhere.
+    has_links: bool,
 }
 
 impl Look<'_> {
@@ -241,6 +250,7 @@ impl Look<'_> {
         Ok(Seen {
             differing,
             read: observer.read,
+            has_links: observer.has_links,
         })
     }
 }
@@ -313,6 +323,8 @@ pub(crate) struct Observer<'a> {
     known: Lookup<'a>,
     /// The files that had to be read.
     pub(crate) read: Vec<Read>,
+    /// Whether a file that was observed has another name somewhere.
+    has_links: bool,
 }
 
 /// A file that was read.
@@ -330,6 +342,7 @@ impl<'a> Observer<'a> {
         Self {
             known: Lookup::new(cache),
             read: Vec::new(),
+            has_links: false,
         }
     }
 
@@ -360,6 +373,7 @@ impl<'a> Observer<'a> {
                 .ok()
                 .map(|target| Entry::Symlink { target }),
             Kind::File => {
+                self.has_links |= stat.has_other_names;
                 if let Some(digest) = self.known.digest(path.as_bytes(), stat) {
                     let len = stat.len;
                     return Ok(Some(Entry::File { mode, len, digest }));

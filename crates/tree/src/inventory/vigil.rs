@@ -1,13 +1,14 @@
 //! What is known of the managed paths from one look to the next.
 //!
 //! The managed directories are watched: where nothing happened, there is nothing to look at. What
-//! nobody hears of, a write through a mapping or by another machine, shows once all is looked at
+//! nobody hears of, a write through a mapping, by another machine or by a name outside the tree, shows once all is looked at
 //! again, with the second push after [`CERTAIN`] at the latest. At the paths that a push touches its
 //! commit looks in any case.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
+    io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -19,7 +20,10 @@ use patchwire_protocol::{
 };
 
 use super::Standing;
-use crate::events::{EventsError, Watches, listen};
+use crate::{
+    confine::{Dir, Kind},
+    events::{EventsError, Watches, listen},
+};
 
 /// For how long what is heard is taken for all there is.
 const CERTAIN: Duration = Duration::from_secs(60);
@@ -33,6 +37,8 @@ pub(crate) struct Vigil {
     hearing: Hearing,
     /// Whether all directories that are managed are there, and watched.
     is_complete: bool,
+    /// Whether files have other names, by which they may be written to unheard.
+    has_links: bool,
     /// What stood where not what was committed did, when that was looked at last.
     differing: BTreeMap<RelativePath, Option<Entry>>,
     /// When all was looked at last, if whatever happened since was heard, and looked at.
@@ -62,6 +68,7 @@ impl Vigil {
             state,
             hearing: Hearing::NotYet,
             is_complete: false,
+            has_links: false,
             differing: BTreeMap::new(),
             looked: None,
         }
@@ -98,8 +105,10 @@ impl Vigil {
         &mut self,
         looked_at: Option<(&Changed, &[ManifestEntry])>,
         differing: Vec<Standing>,
+        has_links: bool,
         managed: &Manifest,
     ) {
+        self.has_links = has_links;
         match looked_at {
             None => {
                 self.differing.clear();
@@ -114,7 +123,7 @@ impl Vigil {
         }
         self.differing.extend(differing);
         self.differing.retain(|path, _| managed.get(path).is_some());
-        self.is_complete &= !self.lacks_directories(managed);
+        self.is_complete &= !(has_links || self.lacks_directories(managed));
     }
 
     /// What stands where not what was committed does, as was seen last.
@@ -126,8 +135,8 @@ impl Vigil {
     /// happens in them is known; `None` if nothing is.
     pub(super) fn watch(&mut self, managed: &Manifest) -> Option<Vec<PathBuf>> {
         self.looked = self.looked.filter(|looked| looked.elapsed() < CERTAIN);
-        // Where some are missing, all is looked at each time until they are back.
-        if self.lacks_directories(managed) {
+        // Where some are missing, or files have several names, all is looked at each time until they are back.
+        if self.has_links || self.lacks_directories(managed) {
             return None;
         }
         let watched = match &mut self.hearing {
@@ -172,6 +181,29 @@ impl Changed {
     pub(super) fn and(mut self, directories: Vec<PathBuf>) -> Self {
         self.directories.extend(directories);
         self
+    }
+
+    /// Tells whether a file in these directories has another name somewhere.
+    pub(super) fn has_links(&self, root: &Dir) -> bool {
+        let look = |directory: &PathBuf| {
+            let bytes = directory.as_os_str().as_bytes();
+            let dir = match bytes {
+                [] => root.try_clone()?,
+                _ => {
+                    let path = RelativePath::new(bytes).map_err(io::Error::other)?;
+                    root.walk_to_parent(&path)?.open_dir(path.name())?
+                }
+            };
+            for name in dir.list()? {
+                let stat = dir.find(&name)?;
+                if stat.is_some_and(|stat| stat.kind == Kind::File && stat.has_other_names) {
+                    return Ok(true);
+                }
+            }
+            Ok::<_, io::Error>(false)
+        };
+        // What can't be looked into isn't known.
+        self.directories.iter().any(|at| look(at).unwrap_or(true))
     }
 
     /// The entries of `managed` that stand in these directories.
