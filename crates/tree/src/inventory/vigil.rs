@@ -1,9 +1,9 @@
 //! What is known of the managed paths from one look to the next.
 //!
 //! The managed directories are watched: where nothing happened, there is nothing to look at. What
-//! nobody hears of, a write through a mapping, by another machine or by a name outside the tree, shows once all is looked at
-//! again, with the second push after [`CERTAIN`] at the latest. At the paths that a push touches its
-//! commit looks in any case.
+//! nobody hears of, a write through a mapping, by another machine or by a name outside the tree, shows
+//! once all is looked at again, with the second push after a minute at the latest. At the paths that a
+//! push touches its commit looks in any case. While managed files have several names, all is looked at.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
