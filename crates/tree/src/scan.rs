@@ -430,14 +430,19 @@ impl LiveTree {
             let (node, inside) = walk.again(&dir, before, nodes).ok()?;
             let is_settled =
                 |stat: &Option<Stat>| stat.is_none_or(|s| is_settled(&s, warm.started));
-            if node.ignore_files != before.ignore_files || !node.ignore_files.iter().all(is_settled)
-            {
+            // A file that has got another name has it in a directory where nothing seems to have happened.
+            let is_linked = node.has_hard_links && !before.has_hard_links;
+            let are_others = node.ignore_files != before.ignore_files;
+            if is_linked || are_others || !node.ignore_files.iter().all(is_settled) {
                 return None;
             }
             replaced.push((id, nodes.replace(id, node)?));
             tasks.extend(inside);
         }
         let found = walk.all(tasks).ok()?;
+        if found.iter().any(|(_, node)| node.has_hard_links) {
+            return None;
+        }
         listed.extend(found.iter().map(|(id, _)| *id));
         nodes.add(&walk, found);
         if !nodes.are_on_device(warm.identity.0) {

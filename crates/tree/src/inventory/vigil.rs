@@ -344,6 +344,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_by_another_name_is_found_at_once() {
+        let dir = scratch();
+        let path = |name: &str| dir.path().join(name);
+        let mut store = open(dir.path());
+        push(&mut store, 1, &Tree::new(&["a/", "a/x = 1", "b/"])).unwrap();
+        store.watch();
+        // Nobody pushed it, and in `a` nothing happens.
+        fs::hard_link(path("a/x"), path("b/link")).unwrap();
+        fs::write(path("b/link"), "2").unwrap();
+        for _ in 0..2 {
+            assert_eq!(store.inventory().unwrap().drift.len(), 1);
+            store.watch();
+        }
+        fs::remove_file(path("b/link")).unwrap();
+        fs::write(path("a/x"), "1").unwrap();
+        for _ in 0..2 {
+            assert_eq!(store.inventory().unwrap().drift, []);
+            store.watch();
+        }
+        assert!(store.vigil.is_complete && store.vigil.looked.is_some());
+    }
+
+    #[test]
     fn what_nobody_hears_of_is_found_in_the_end() {
         let dir = scratch();
         let mut store = open(dir.path());

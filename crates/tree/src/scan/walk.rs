@@ -63,7 +63,7 @@ pub(super) struct Node {
     ignored: Vec<RelativePath>,
     collisions: Vec<(RelativePath, RelativePath)>,
     /// Whether one of its files has another name somewhere.
-    has_hard_links: bool,
+    pub(super) has_hard_links: bool,
 }
 
 impl Node {

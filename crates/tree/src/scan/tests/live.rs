@@ -212,3 +212,27 @@ fn a_file_with_another_name_is_always_looked_at() {
         scan_with(&root, &options()).unwrap().manifest
     );
 }
+
+#[test]
+fn a_file_that_gets_another_name_is_looked_at_from_then_on() {
+    let temporary = scratch();
+    let root = temporary.path().join("root");
+    Tree::new(&["a/", "a/x = before", "b/", "b/y = b"]).write(made(&root));
+    let mut live = LiveTree::new(&root, &options());
+    let mut cache = StatCache::default();
+    live.scan(&mut cache, None, &|_| ()).unwrap();
+    for (linked, place) in [("b/z", "b"), ("c/z", "")] {
+        fs::create_dir_all(root.join(linked).parent().unwrap()).unwrap();
+        fs::hard_link(root.join("a/x"), root.join(linked)).unwrap();
+        for changed in [BTreeSet::from([place.into()]), BTreeSet::new()] {
+            fs::write(root.join(linked), format!("by {linked}, {changed:?}")).unwrap();
+            let scan = live.scan(&mut cache, Some(&changed), &|_| ());
+            assert_eq!(
+                scan.unwrap().manifest,
+                scan_with(&root, &options()).unwrap().manifest
+            );
+        }
+        fs::remove_file(root.join(linked)).unwrap();
+        live.scan(&mut cache, None, &|_| ()).unwrap();
+    }
+}
